@@ -1,0 +1,13 @@
+"""Where the gate refuses, nothing is installed after it."""
+
+import pytest
+
+
+@pytest.mark.parametrize("path", ["/opt/llmfleet", "/etc/llmfleet", "/data", "/usr/local/bin/nvitop"])
+def test_nothing_was_made(host, path):
+    assert not host.file(path).exists
+
+
+@pytest.mark.parametrize("package", ["python3-requests", "python3-venv", "zstd"])
+def test_nothing_was_installed(host, package):
+    assert not host.package(package).is_installed

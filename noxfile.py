@@ -1,0 +1,210 @@
+"""Every check of this collection as a session; `./dev` brings the environment that they all share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+CACHE = ROOT / ".cache"
+OLDEST_CORE = "2.17"
+# The scenario that needs real GPUs is never part of a test run.
+SCENARIOS = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml") if path.parent.name != "gpu")
+
+nox.options.default_venv_backend = "none"
+nox.options.error_on_external_run = False
+
+
+def uv_environment(session: nox.Session, name: str, python: str) -> Path:
+    """A locked environment of its own beside the shared one, for another Python or another ansible-core."""
+    path = CACHE / "venv" / name
+    uv = os.environ["UV"]
+    if not (path / "bin" / "python").exists():
+        session.run(uv, "venv", "--quiet", "--python", python, str(path))
+    requirements = str(ROOT / "requirements" / f"{name}.txt")
+    session.run(
+        uv, "pip", "sync", "--quiet", "--python", str(path / "bin" / "python"), "--require-hashes", requirements
+    )
+    return path
+
+
+def collection_tree(target: Path) -> Path:
+    """Copy what git knows or would know to where ansible-test insists on it, below TARGET/ansible_collections."""
+    root = target / "ansible_collections" / "llmfleet" / "serving"
+    shutil.rmtree(root, ignore_errors=True)
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in filter(None, listing.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name)
+    return root
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format, style and Ansible rules: ruff, yamllint, ansible-lint (profile production, strict)."""
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("yamllint", "--strict", ".")
+    session.run("ansible-lint", "--offline", "--strict")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy, strict, over everything that runs on hosts."""
+    session.run("mypy", "-p", "ansible_collections.llmfleet.serving.plugins")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Documentation of plugins and roles, and the changelog."""
+    session.run(
+        "antsibull-docs",
+        "lint-collection-docs",
+        "--plugin-docs",
+        "--validate-collection-refs=self",
+        ".",
+    )
+    session.run("antsibull-changelog", "lint")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the collection, install it where nothing else is, read every plugin's and role's documentation there."""
+    target = CACHE / "build"
+    shutil.rmtree(target, ignore_errors=True)
+    tree = collection_tree(target / "source")
+    session.run("ansible-galaxy", "collection", "build", "--output-path", str(target), str(tree))
+    (archive,) = target.glob("*.tar.gz")
+    installed = target / "installed"
+    session.run("ansible-galaxy", "collection", "install", "--offline", "-p", str(installed), str(archive))
+    env = {"ANSIBLE_COLLECTIONS_PATH": str(installed), "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "false"}
+    names = [f"llmfleet.serving.{path.stem}" for path in sorted((ROOT / "plugins" / "modules").glob("*.py"))]
+    session.run("ansible-doc", "--json", *names, env=env, silent=True)
+    roles = [path.name for path in sorted((ROOT / "roles").iterdir())]
+    for role in roles:
+        text = session.run("ansible-doc", "--type", "role", f"llmfleet.serving.{role}", env=env, silent=True)
+        if not text or "ENTRY POINT" not in str(text):
+            session.error(f"ansible-doc shows no entry point of the role {role}")
+    session.log(f"{len(names)} modules and {len(roles)} roles are documented")
+
+
+def ansible_test_home() -> Path:
+    """A home directory for ansible-test in which its environments get pip from the package index or its mirror.
+
+    ansible-test fetches a bootstrap script from a server of its own unless a file of this name is there.
+    """
+    cache = CACHE / "home" / ".ansible" / "test" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    for version in ("23_1_2", "25_2"):  # what ansible-core 2.17 and 2.21 ask for
+        (cache / f"get_pip_{version}.py").write_text(
+            "import subprocess, sys\n"
+            "subprocess.check_call([sys.executable, '-m', 'ensurepip'])\n"
+            "subprocess.check_call([sys.executable, '-m', 'pip', 'install', *sys.argv[1:]])\n"
+        )
+    # It also hides the environment from pip; a file carries over the mirror and the certificates that the user has set.
+    known = {"cert": "PIP_CERT", "index-url": "PIP_INDEX_URL", "proxy": "PIP_PROXY"}
+    settings = {name: os.environ[variable] for name, variable in known.items() if variable in os.environ}
+    config = CACHE / "home" / ".config" / "pip" / "pip.conf"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items()))
+    return CACHE / "home"
+
+
+@nox.session
+def sanity(session: nox.Session) -> None:
+    """ansible-test sanity, without an ignore file, on the oldest and on the newest ansible-core."""
+    oldest = uv_environment(session, f"core-{OLDEST_CORE}", "3.12")
+    home = str(ansible_test_home())
+    tree = collection_tree(CACHE / "sanity")
+    subprocess.run(["git", "init", "--quiet"], cwd=tree, check=True)
+    subprocess.run(["git", "add", "--all"], cwd=tree, check=True)
+    for binary in (oldest / "bin", Path(sys.executable).parent):
+        session.chdir(tree)
+        session.run(
+            str(binary / "ansible-test"),
+            "sanity",
+            "--requirements",
+            "--color=no",
+            *session.posargs,
+            env={"PATH": f"{binary}:{os.environ['PATH']}", "HOME": home},
+        )
+
+
+@nox.session
+def units(session: nox.Session) -> None:
+    """Unit tests: on the newest ansible-core, on the oldest, and the algorithms on the oldest Python of a host."""
+    session.run("pytest", "-m", "not bed", *session.posargs)
+    oldest = uv_environment(session, f"core-{OLDEST_CORE}", "3.12")
+    host = uv_environment(session, "host-3.9", "3.9")
+    env = {"PYTHONPATH": f"{ROOT / '.venv' / 'tree'}:{ROOT / 'tests'}"}
+    session.run(str(oldest / "bin" / "pytest"), "-m", "not bed", "tests/unit/plugins", env=env)
+    session.run(str(host / "bin" / "pytest"), "-m", "not bed", "tests/unit/plugins/module_utils", env=env)
+
+
+@nox.session
+def bed(session: nox.Session) -> None:
+    """The test bed: `./dev bed build`, `list`, `remove`, ..."""
+    session.run("python", "-m", "testbed", *session.posargs)
+
+
+@nox.session
+def bed_tests(session: nox.Session) -> None:
+    """Unit tests that need the test bed: real tools as oracles, the mock under the real nvidia-smi, real servers."""
+    session.run("python", "-m", "testbed", "build")
+    session.run("pytest", "-m", "bed", *session.posargs)
+
+
+@nox.session
+def molecule(session: nox.Session) -> None:
+    """Molecule scenarios: those named, or all that need no GPU."""
+    session.run("python", "-m", "testbed", "build")
+    for scenario in session.posargs or SCENARIOS:
+        session.run("molecule", "test", "--scenario-name", scenario, env={"MOLECULE_GLOB": "molecule/*/molecule.yml"})
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job on two simulated 8x H800 hosts, from bare to a chat answer."""
+    session.run("python", "-m", "testbed.demo", *session.posargs)
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """Everything above: what CI runs."""
+    for name in ("lint", "types", "docs", "build", "sanity", "units", "bed_tests", "molecule", "demo"):
+        session.notify(name)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Resolve requirements/*.in (and the roles' own) into exact versions with hashes."""
+    pythons = {"host-3.9": "3.9"}
+    sources = [*ROOT.glob("requirements/*.in"), *ROOT.glob("roles/*/files/requirements.in")]
+    for source in sources:
+        session.run(
+            os.environ["UV"],
+            *(
+                "pip",
+                "compile",
+                "--quiet",
+                "--generate-hashes",
+                "--no-annotate",
+                "--no-header",
+                "--upgrade",
+                "--universal",
+            ),
+            *("--python-version", pythons.get(source.stem, "3.12" if source.parent.name == "requirements" else "3.9")),
+            *(str(source), "--output-file", str(source.with_suffix(".txt"))),
+        )

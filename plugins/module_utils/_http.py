@@ -1,0 +1,426 @@
+# Copyright (c) 2026, llmfleet.serving contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""HTTP as this collection wants it: no leaked token, no silent short body, errors fit to be read.
+
+The only file that imports `requests`. Private to this collection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import ipaddress
+import json
+import os
+import random
+import re
+import socket
+import threading
+import time
+import typing as t
+from dataclasses import dataclass
+from urllib.parse import urljoin, urlsplit
+
+from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
+
+try:
+    import requests
+except ImportError:
+    requests = None  # type: ignore[assignment]
+
+_T = t.TypeVar("_T")
+
+# Reads below 64 KiB cost CPU. Above 256 KiB nothing is won, and a slow link would look like a stalled one.
+CHUNK = 256 << 10
+
+# One address of a host; the next one (IPv4 after IPv6) is tried after it.
+_CONNECT_TIMEOUT_S = 10.0
+_MAX_REDIRECTS = 10
+_MAX_WAIT_S = 60.0
+_MAX_RETRY_AFTER_S = 300.0
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PORTS = {"http": 80, "https": 443}
+_NO_PROXY = {"http": None, "https": None, "all": None}
+
+
+class HttpError(LlmError):
+    """A request that did not get the answer it asked for.
+
+    `status` is the HTTP status, None when there was no answer. `transient` says that the same request may work later,
+    `retry_after` how many seconds the server wants to be left alone (0: it did not say).
+    """
+
+    def __init__(
+        self, text: str, *, status: int | None = None, transient: bool = False, retry_after: float = 0.0
+    ) -> None:
+        super().__init__(text)
+        self.status = status
+        self.transient = transient
+        self.retry_after = retry_after
+
+    def of(self, subject: str) -> HttpError:
+        """The same error, with what it is about in front of its text."""
+        return HttpError(
+            f"{subject}: {self}", status=self.status, transient=self.transient, retry_after=self.retry_after
+        )
+
+
+class Retries:
+    """How transient failures are waited for: exponential backoff with jitter, under one deadline.
+
+    :param deadline: the value of `time.monotonic()` after which nothing is tried any more.
+    :param tries: failures in a row, without progress between them, after which the last one is final.
+    :param sleep: waits the seconds it is given; a caller with threads passes one that can be woken.
+    """
+
+    def __init__(self, deadline: float, tries: int = 8, sleep: t.Callable[[float], t.Any] = time.sleep) -> None:
+        self._deadline = deadline
+        self._tries = tries
+        self._sleep = sleep
+        self._failures = 0
+
+    def progress(self) -> None:
+        """The failures before were not in vain: count from zero again."""
+        self._failures = 0
+
+    def wait(self, error: HttpError) -> None:
+        """Sleep until the next try.
+
+        :raises HttpError: `error` itself, if it is permanent, or tries or time are used up.
+        """
+        self._failures += 1
+        if not error.transient:
+            raise error
+        # Jitter keeps a fleet of hosts from coming back at the same instant.
+        pause = min(_MAX_WAIT_S, 2.0 ** (self._failures - 2)) * random.uniform(0.5, 1.0)  # noqa: S311 (not a secret)
+        pause = max(pause, min(error.retry_after, _MAX_RETRY_AFTER_S))
+        if self._failures >= self._tries or time.monotonic() + pause > self._deadline:
+            raise HttpError(f"{error} Given up after {self._failures} tries without progress.", status=error.status)
+        self._sleep(pause)
+
+    def run(self, action: t.Callable[[], _T]) -> _T:
+        """What `action` returns, once it does not fail any more."""
+        while True:
+            try:
+                return action()
+            except HttpError as exc:
+                self.wait(exc)
+
+
+def request_json(
+    method: str,
+    url: str,
+    *,
+    body: t.Any = None,
+    token: str | None = None,
+    timeout: float = 30.0,
+    allow: t.Collection[int] = (200,),
+) -> t.Any:
+    """Send a JSON request (no body if `body` is None) and return the JSON answer, None for an empty one. Tried once.
+
+    :param token: bearer token for the host of `url`, and for no other host.
+    :param timeout: longest silence of the server, in seconds.
+    :param allow: statuses that are a success.
+    :raises HttpError: for every other status, for no answer, and for an answer that is not JSON.
+    """
+    with _answer(method, url, body=body, token=token, timeout=timeout, allow=allow) as response:
+        return _json(response, url)
+
+
+def get_pages(url: str, *, token: str | None = None, timeout: float = 30.0) -> t.Iterator[t.Any]:
+    """The JSON answers of a list that comes in pages, linked by `Link: <...>; rel="next"` (RFC 8288).
+
+    Parameters and errors as in `request_json`. A page on another host is asked for without the token.
+    """
+    origin = _origin(url)
+    page: str | None = url
+    while page:
+        allowed = token if _origin(page) == origin else None
+        with _answer("GET", page, token=allowed, timeout=timeout) as response:
+            yield _json(response, page)
+            target = response.links.get("next", {}).get("url")
+            page = _redirect_target(page, target) if target else None
+
+
+def stream_lines(
+    method: str, url: str, *, body: t.Any = None, token: str | None = None, timeout: float = 60.0
+) -> t.Iterator[bytes]:
+    """The lines of a streaming answer, each as soon as it arrives, without line ends and without empty lines.
+
+    Parameters and errors as in `request_json`; `timeout` is also the longest pause between two pieces of the answer.
+    """
+    with _answer(method, url, body=body, token=token, timeout=timeout) as response, _readable_errors(url, timeout):
+        # A chunked answer is read chunk by chunk; in any other, only single bytes are delivered without delay.
+        chunked = response.headers.get("Transfer-Encoding", "").lower() == "chunked"
+        yield from filter(None, response.iter_lines(chunk_size=t.cast("int", None if chunked else 1)))
+
+
+@dataclass(frozen=True)
+class Body:
+    """A file's content on its way from the server, from the offset `start` (bytes) to its end.
+
+    `total` is the whole file's size in bytes, None if the server does not say; `etag` is None unless it is a strong
+    one (RFC 9110: only those may be used to continue a download).
+    """
+
+    start: int
+    total: int | None
+    etag: str | None
+    _response: t.Any
+    _url: str
+    _timeout: float
+
+    def chunks(self) -> t.Iterator[bytes]:
+        """The content in pieces of at most `CHUNK` bytes.
+
+        The end says nothing about completeness (old urllib3 does not count): compare with the size you expect.
+
+        :raises HttpError: transient, if the connection breaks.
+        """
+        with _readable_errors(self._url, self._timeout):
+            yield from self._response.iter_content(CHUNK)
+
+    def abort(self) -> None:
+        """Make a `chunks()` that waits in another thread end, with an error or with the end of data."""
+        # Closing would not wake a waiting reader; shutting the socket down does, under TLS too.
+        with contextlib.suppress(OSError, ValueError), socket.socket(fileno=os.dup(self._response.raw.fileno())) as end:
+            end.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def open_body(
+    url: str, *, start: int = 0, etag: str | None = None, token: str | None = None, timeout: float = 60.0
+) -> t.Iterator[Body]:
+    """Open a file for reading from the offset `start`. The `Body` begins at 0 instead if the server has no ranges.
+
+    :param etag: of the file that the bytes before `start` came from; if the server's is another one now, the `Body`
+        begins at 0.
+    :raises HttpError: also for an encoded answer, and for one that is not the range that was asked for; status 416
+        means that the file ends before `start`.
+    """
+    headers = {"Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+        if etag:
+            headers["If-Range"] = etag
+    with _answer("GET", url, headers=headers, token=token, timeout=timeout, allow=(200, 206)) as response:
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            raise HttpError(f"{_public(url)} came encoded as {encoding!r}; expected the file as it is.")
+        first, total = _extent(response, url, start)
+        answered = response.headers.get("ETag", "")
+        yield Body(first, total, answered if answered.startswith('"') else None, response, url, timeout)
+
+
+def _extent(response: requests.Response, url: str, start: int) -> tuple[int, int | None]:
+    """First offset of the answer and size of the whole file; anything but the rest from `start`, or all, is refused."""
+    if response.status_code == 200:
+        length = response.headers.get("Content-Length", "")
+        return 0, int(length) if length.isdigit() else None
+    found = response.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", found)
+    if match:
+        first, last, total = (int(group) for group in match.groups())
+        if first == start and last == total - 1:
+            return first, total
+    raise HttpError(
+        f"{_public(url)} answered with the range {found!r}; expected 'bytes {start}-(size-1)/(size)'.", status=206
+    )
+
+
+@contextlib.contextmanager
+def _answer(
+    method: str,
+    url: str,
+    *,
+    headers: dict[str, str] | None = None,
+    body: t.Any = None,
+    token: str | None = None,
+    timeout: float,
+    allow: t.Collection[int] = (200,),
+) -> t.Iterator[requests.Response]:
+    """The open answer to a request, redirects followed, status checked."""
+    here = url
+    for _hop in range(_MAX_REDIRECTS):
+        response = _send(method, here, headers, body, token if _origin(here) == _origin(url) else None, timeout)
+        with contextlib.closing(response):
+            if response.status_code in _REDIRECTS and method in ("GET", "HEAD"):
+                here = _redirect_target(here, response.headers.get("Location", ""))
+                continue
+            if response.status_code not in allow:
+                raise _refusal(response, here, redirected=here != url, token=token)
+            yield response
+            return
+    raise HttpError(f"{_public(url)} redirects more than {_MAX_REDIRECTS} times. Check the address.")
+
+
+def _send(
+    method: str, url: str, headers: dict[str, str] | None, body: t.Any, token: str | None, timeout: float
+) -> requests.Response:
+    connection = session()
+    with _readable_errors(url, timeout):
+        return connection.request(
+            method,
+            url,
+            json=body,
+            headers=headers,
+            # Our own callable, also without a token: else `requests` would send what ~/.netrc says.
+            auth=_Bearer(token),
+            timeout=(min(timeout, _CONNECT_TIMEOUT_S), timeout),
+            allow_redirects=False,
+            stream=True,
+            # The proxy of the environment cannot reach this host's loopback.
+            proxies=t.cast("t.Any", _NO_PROXY) if _is_loopback(url) else None,
+        )
+
+
+_sessions = threading.local()
+
+
+def session() -> requests.Session:
+    """This thread's session: connections are used again; proxies and CA bundle come from the environment.
+
+    :raises LlmError: if `requests` is not installed.
+    """
+    if requests is None:
+        raise LlmError("The Python library requests is missing on this host. Install the package python3-requests.")
+    if not hasattr(_sessions, "session"):
+        _sessions.session = requests.Session()
+        _sessions.session.headers["User-Agent"] = "llmfleet.serving"
+    return t.cast("requests.Session", _sessions.session)
+
+
+class _Bearer:
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port: what must be equal for a token to be sent along."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in _PORTS and parts.hostname:
+            return parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]
+    except ValueError:
+        pass
+    raise HttpError(f"{url.partition('?')[0]!r} is not an address; expected http://host/... or https://host/...")
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _public(url: str) -> str:
+    """The address as it may be shown: without the query (signatures live there) and without user and password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _redirect_target(url: str, location: str) -> str:
+    target = urljoin(url, location)
+    if (_origin(url)[0], _origin(target)[0]) == ("https", "http"):
+        raise HttpError(f"{_public(url)} redirects to {_public(target)}: leaving https is refused.")
+    return target
+
+
+def _json(response: requests.Response, url: str) -> t.Any:
+    with _readable_errors(url, None):
+        content = response.content
+    try:
+        return json.loads(content) if content.strip() else None
+    except ValueError as exc:
+        kind = response.headers.get("Content-Type", "no type")
+        raise HttpError(
+            f"{_public(url)} answered with something that is not JSON ({kind}). Check the address, and whether a proxy "
+            "or a login page answers in its place.",
+            status=response.status_code,
+        ) from exc
+
+
+def _refusal(response: requests.Response, url: str, *, redirected: bool, token: str | None) -> HttpError:
+    status = response.status_code
+    said = _said(response)
+    if token:
+        said = said.replace(token, "(token)")
+    hint = ""
+    if status in (401, 403):
+        hint = " The token was not accepted, or gives no access." if token else " A token may be needed."
+    # What a redirect leads to is signed and expires: asking again, from the start, gets a fresh signature.
+    expired = redirected and status in (401, 403)
+    return HttpError(
+        f"{_public(url)} answered {status} {response.reason or ''}".rstrip() + f"{said}.{hint}",
+        status=status,
+        transient=status in _TRANSIENT or expired,
+        retry_after=_retry_after(response.headers.get("Retry-After", "")),
+    )
+
+
+def _said(response: requests.Response) -> str:
+    """What the server says in a JSON error object, cut to one short line, as ': text'. Other bodies are not shown."""
+    try:
+        answer = json.loads(response.content)
+    except (ValueError, OSError):
+        return ""
+    text = (
+        next((answer[key] for key in ("error", "message", "Message") if answer.get(key)), "")
+        if isinstance(answer, dict)
+        else ""
+    )
+    text = text.get("message", "") if isinstance(text, dict) else text
+    line = "".join(char if char.isprintable() else " " for char in str(text)).strip(" .")
+    return f": {line[:300]}" if line else ""
+
+
+def _retry_after(value: str) -> float:
+    """Seconds from a Retry-After header, which has seconds or a date; 0 if it has neither."""
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return 0.0
+
+
+@contextlib.contextmanager
+def _readable_errors(url: str, timeout: float | None) -> t.Iterator[None]:
+    """Turn errors of `requests` into ours. Their own texts are not used: they quote signed URLs and proxy passwords."""
+    try:
+        yield
+    except requests.exceptions.SSLError as exc:
+        raise HttpError(
+            f"{_public(url)}: the server's certificate was not accepted, or TLS failed. Check the host name, this "
+            "host's clock and its CA certificates; a proxy that opens TLS needs its CA installed here."
+        ) from exc
+    except requests.exceptions.ProxyError as exc:
+        raise HttpError(
+            f"{_public(url)} cannot be reached through the proxy that the environment names.", transient=True
+        ) from exc
+    except requests.exceptions.Timeout as exc:
+        raise HttpError(f"{_public(url)} was silent for {timeout:g} s.", transient=True) from exc
+    except requests.exceptions.InvalidURL as exc:
+        raise HttpError(f"{_public(url)} is not an address.") from exc
+    except requests.RequestException as exc:
+        raise HttpError(f"{_public(url)} cannot be reached: {_cause(exc)}.", transient=True) from exc
+
+
+def _cause(exc: BaseException) -> str:
+    """The operating system's word for the failure, which is at the bottom of the chain of exceptions."""
+    text = "the connection broke"
+    link: BaseException | None = exc
+    while link:
+        if isinstance(link, OSError) and link.strerror:
+            text = link.strerror
+        link = link.__cause__ or link.__context__
+    return text

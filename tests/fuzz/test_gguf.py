@@ -1,0 +1,101 @@
+# Copyright (c) 2026, llmfleet.serving contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Long search for bytes that the GGUF parser or the merge plan answer with anything but a result or an LlmError.
+
+    FUZZ_EXAMPLES=1000000 .venv/bin/pytest tests/fuzz -q
+
+Not part of the unit tests. Each example takes about a millisecond. Hypothesis keeps what it found in .hypothesis/ and
+tries it first the next time; a finding becomes a case of tests/gguf_cases.py.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import gguf_build as build
+from gguf_cases import FURTHER_BAD, LLAMA_CPP_BAD, LLAMA_CPP_GOOD
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
+from ansible_collections.llmfleet.serving.plugins.module_utils._gguf import Header, padded, read_header
+from ansible_collections.llmfleet.serving.plugins.module_utils._merge import plan_merge
+
+thorough = settings(
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000")), deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def corpus() -> list[bytes]:
+    rng = random.Random(0)
+    sound = [build.whole(build.random_keys(rng), build.random_tensors(rng, 4)) for _ in range(20)]
+    bad = [data for data, _ in (LLAMA_CPP_BAD | FURTHER_BAD).values()]
+    return [*sound, *bad, *LLAMA_CPP_GOOD.values(), *build.shards(*build.small_model())]
+
+
+# Numbers at which lengths and counts overflow something.
+EDGES = [0, 1, 2, 7, 8, 9, 12, 13, 31, 32, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
+
+
+@st.composite
+def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
+    """A file of the corpus with bytes changed, numbers put in, or a piece cut out or doubled."""
+    data = bytearray(draw(st.sampled_from(seeds)))
+    for _ in range(draw(st.integers(1, 6))):
+        position = draw(st.integers(0, len(data)))
+        how = draw(st.sampled_from(["byte", "number", "cut", "double", "insert"]))
+        if how == "byte":
+            data[position : position + 1] = bytes([draw(st.integers(0, 255))])
+        elif how == "number":
+            width = draw(st.sampled_from([2, 4, 8]))
+            number = draw(st.sampled_from(EDGES)) % 256**width
+            data[position : position + width] = number.to_bytes(width, "little")
+        elif how == "insert":
+            data[position:position] = draw(st.binary(max_size=40))
+        else:
+            end = draw(st.integers(position, len(data)))
+            data[position:end] = data[position:end] * (2 if how == "double" else 0)
+    return bytes(data)
+
+
+def parse(data: bytes, name: str = "x.gguf") -> Header:
+    return read_header(lambda offset, size: data[offset : offset + size], len(data), name)
+
+
+@thorough
+@given(mutated(corpus()))
+def test_a_header_is_sound_or_refused(data):
+    try:
+        header = parse(data)
+    except LlmError as error:
+        assert "x.gguf" in str(error)
+        return
+    assert header.data_offset <= len(data)
+    assert header.data_size == sum(padded(tensor.size, header.alignment) for tensor in header.tensors)
+    for item in header.keys:
+        item.value()
+
+
+SHARDS = build.shards(*build.small_model())
+
+
+@thorough
+@given(st.lists(mutated(SHARDS) | st.sampled_from(SHARDS), min_size=1, max_size=4))
+def test_a_merge_is_sound_or_refused(files):
+    try:
+        shards = [parse(data, f"m-{no:05d}-of-{len(files):05d}.gguf") for no, data in enumerate(files, 1)]
+        plan = plan_merge(shards)
+    except LlmError:
+        return
+    merged = bytearray(plan.header)
+    for copy in plan.copies:
+        assert copy.target == len(merged)
+        merged += files[copy.shard][copy.offset : copy.offset + copy.size]
+    header = parse(bytes(merged))
+    assert header.complete
+    assert len(header.tensors) == plan.tensors
+    data = [file[shard.data_offset :] for file, shard in zip(files, shards, strict=True)]
+    assert bytes(merged[header.data_offset :]) == b"".join(data)

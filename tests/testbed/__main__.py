@@ -1,0 +1,116 @@
+# Copyright (c) 2026, llmfleet.serving contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""``python -m testbed``: build, start, show and remove the test bed."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Callable
+
+from testbed import BedError, hosts, images, ollama
+from testbed.cache import cache_dir, size_of
+from testbed.engine import LABEL, docker, ensure_engine
+
+_HOSTS = ("node1", "node2")
+
+
+def main() -> int:
+    """Run one command; 1 and one message on standard error if it fails."""
+    arguments = _parser().parse_args()
+    try:
+        arguments.command(arguments)
+    except BedError as error:
+        print(f"testbed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m testbed", description=sys.modules["testbed"].__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    build = commands.add_parser("build", help="make everything slow: engine, images, Ollama releases, models")
+    build.set_defaults(command=_build)
+
+    up = commands.add_parser("up", help="start hosts and the hub, building what is missing")
+    up.add_argument("names", nargs="*", default=_HOSTS, metavar="NAME", help="hosts (default: %(default)s)")
+    up.add_argument("--image", choices=hosts.IMAGES, default=hosts.IMAGES[0], help="(default: %(default)s)")
+    up.set_defaults(command=_up)
+
+    down = commands.add_parser("down", help="remove hosts and what is on them, but nothing that was slow to make")
+    down.add_argument("names", nargs="*", metavar="NAME", help="hosts (default: all, and the hub)")
+    down.set_defaults(command=_down)
+
+    show = commands.add_parser("list", help="show images, containers and the cache, with their sizes")
+    show.set_defaults(command=_list)
+
+    commit = commands.add_parser("commit", help="tell at which commit the running hub holds a repository")
+    commit.add_argument("repository", metavar="OWNER/NAME")
+    commit.set_defaults(command=_commit)
+
+    remove = commands.add_parser("remove", help="remove everything that the bed made, except the engine")
+    remove.set_defaults(command=_remove)
+    return parser
+
+
+def _build(_: argparse.Namespace) -> None:
+    _step("engine", ensure_engine)
+    for name in images.NAMES:
+        _step(f"image {name}", images.ensure_image, name)
+    for version in ollama.VERSIONS:
+        _step(f"Ollama {version}", ollama.ensure_release, version)
+    _step("models", hosts.models_dir)
+
+
+def _up(arguments: argparse.Namespace) -> None:
+    _step("hub", hosts.up_hub)
+    _step(f"hosts {', '.join(arguments.names)}", hosts.up, arguments.names, arguments.image)
+
+
+def _down(arguments: argparse.Namespace) -> None:
+    hosts.down(arguments.names or hosts.containers())
+
+
+def _list(_: argparse.Namespace) -> None:
+    ensure_engine()
+    own = f"--filter=label={LABEL}"
+    for kind, command, columns in (
+        ("images", "images --filter=dangling=false", "{{.Repository}}:{{.Tag}}\t{{.Size}}"),
+        ("containers", "ps --all", "{{.Names}}\t{{.Image}}\t{{.Status}}"),
+        ("networks", "network ls", "{{.Name}}"),
+    ):
+        print(f"{kind}:")
+        for line in docker(*command.split(), own, f"--format={columns}").stdout.splitlines():
+            print("  " + "  ".join(field.ljust(44) for field in line.split("\t")).rstrip())
+    print(f"cache {cache_dir()}:")
+    for path in sorted(cache_dir().iterdir()):
+        print(f"  {path.name:44}  {size_of(path) / 1e6:.1f}MB")
+
+
+def _commit(arguments: argparse.Namespace) -> None:
+    print(hosts.hub_commit(arguments.repository))
+
+
+def _remove(_: argparse.Namespace) -> None:
+    ensure_engine()
+    hosts.down(hosts.containers())
+    hosts.remove_network()
+    images.remove_all()
+    shutil.rmtree(cache_dir())
+
+
+def _step(what: str, make: Callable[..., object], *arguments: object) -> None:
+    """Make a thing and tell what came of it and how long it took."""
+    print(f"{what} ...", flush=True)
+    start = time.monotonic()
+    result = make(*arguments)
+    print(f"{what}: {result or 'ready'} ({time.monotonic() - start:.1f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

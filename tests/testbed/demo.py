@@ -1,0 +1,95 @@
+# Copyright (c) 2026, llmfleet.serving contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""``python -m testbed.demo``: two simulated 8x H800 hosts go from bare to a chat answer, through the real site.yml.
+
+Check mode is asked before and after, and the job is run twice: what check mode predicts and what the second run finds
+are part of what the demo shows, and of its exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from testbed import BedError, hosts
+from testbed.playbooks import run
+
+_ROOT = Path(__file__).parents[2]
+_NODES = ("node1", "node2")
+_ENV = {"ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml"}
+
+
+def main() -> int:
+    """Run the demo; 0 only if every host has answered and every promise was kept."""
+    parser = argparse.ArgumentParser(prog="python -m testbed.demo", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="leave the hosts running afterwards")
+    keep = parser.parse_args().keep
+    start = time.monotonic()
+    try:
+        hosts.down(_NODES)
+        hosts.up_hub()
+        hosts.up(_NODES)
+        results = _job()
+    except BedError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if not keep:
+            hosts.down(_NODES)
+    _show(results)
+    print(f"\nFrom bare hosts to this in {time.monotonic() - start:.0f} s, with the job run twice and predicted twice.")
+    return 0
+
+
+def _job() -> dict[str, dict]:
+    """Predict, do, do again, predict again.
+
+    :raises BedError: if a run fails, a prediction is wrong, or a second run changes something.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        predicted = _playbook("What check mode predicts for bare hosts", "--check")
+        done = _playbook("The job", f"--extra-vars=acceptance_report={report}")
+        again = _playbook("The job again, which must change nothing")
+        after = _playbook("What check mode predicts for finished hosts", "--check")
+        results = json.loads(report.read_text())
+    for host in _NODES:
+        if not (predicted[host] and done[host]):
+            raise BedError(f"{host}: check mode predicted {predicted[host]} changes, {done[host]} were made.")
+        if again[host] or after[host]:
+            raise BedError(
+                f"{host}: {again[host]} changes in the second run, {after[host]} predicted after it; expected 0."
+            )
+        if not results[host]["services"]:
+            raise BedError(f"{host}: no service has answered.")
+    return results
+
+
+def _playbook(title: str, *options: str) -> dict[str, int]:
+    print(f"\n=== {title}\n", flush=True)
+    playbook = str(_ROOT / "playbooks" / "site.yml")
+    outcome = run(["ansible-playbook", f"--inventory={_ROOT / 'inventories' / 'demo'}", playbook, *options], _ENV)
+    if outcome.status != 0 or not outcome.changed:
+        raise BedError(f"ansible-playbook ended with status {outcome.status}.")
+    return outcome.changed[-1]
+
+
+def _show(results: dict[str, dict]) -> None:
+    for host, result in results.items():
+        print(f"\n{host}: {len(result['gpus'])} x {result['gpus'][0]}, gate: {result['gate']}")
+        for service in result["services"]:
+            print(f"  model     {service['model']}, sha256 {service['model_sha256']}")
+            print(f"  engine    {service['engine']} {service['engine_version']}")
+            print(f"  question  {result['question']}")
+            print(f"  answer    {service['answer'].strip()}")
+            print(f"  speed     {service['tokens_per_second']} tokens/s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+# Copyright (c) 2026, llmfleet.serving contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The Docker engine: used where one answers, installed and started where none does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+
+from testbed import BedError
+from testbed.cache import cache_dir
+
+# Everything of the bed that Docker keeps carries this label; `list` and `remove` look at nothing else.
+LABEL = "llmfleet-bed=1"
+NETWORK = "llmfleet-bed"
+HUB = "llmfleet-hub"
+
+_START_TIMEOUT_S = 60
+
+
+def docker(
+    *args: str, check: bool = True, timeout_s: float | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the Docker command line; see `command`."""
+    return command(["docker", *args], check=check, timeout_s=timeout_s, env=env)
+
+
+def command(
+    argv: list[str], *, check: bool = True, timeout_s: float | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program with its output captured as text.
+
+    :param env: variables on top of the environment.
+    :raises BedError: with the command and its error text, if `check` and the exit status is not 0.
+    """
+    result = subprocess.run(
+        argv,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout_s,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    if check and result.returncode != 0:
+        said = (result.stderr.strip() or result.stdout.strip())[-2000:]
+        raise BedError(f"`{' '.join(argv)}` ended with status {result.returncode}: {said}")
+    return result
+
+
+def ensure_engine() -> None:
+    """Make sure that a Docker engine answers.
+
+    :raises BedError: if none answers and this program may not, or cannot, start one.
+    """
+    if _answers():
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise BedError(
+            "No Docker engine answers (`docker info` fails). Start one, or run this as root on Debian or Ubuntu, where "
+            "the bed installs docker.io and starts it."
+        )
+    if shutil.which("dockerd") is None or shutil.which("docker") is None:
+        apt_install("docker.io")
+    _start()
+
+
+def apt_install(*packages: str) -> None:
+    """Install packages of Debian or Ubuntu on this machine.
+
+    :raises BedError: if apt fails.
+    """
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    # Package lists of sources that this machine cannot reach are none of our business: the installation decides.
+    command(["apt-get", "update"], check=False, env=quiet)
+    command(["apt-get", "install", "--yes", "--no-install-recommends", *packages], env=quiet)
+
+
+def _answers() -> bool:
+    return shutil.which("docker") is not None and docker("info", check=False).returncode == 0
+
+
+def _start() -> None:
+    """Start dockerd in its own session, so that it outlives this program, and wait until it answers."""
+    log = cache_dir() / "dockerd.log"
+    with log.open("ab") as output:
+        daemon = subprocess.Popen(
+            ["dockerd"], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while not _answers():
+        if daemon.poll() is not None or time.monotonic() > deadline:
+            raise BedError(f"dockerd was started but does not answer; its log is {log}.")
+        time.sleep(0.5)

@@ -1,0 +1,53 @@
+# Copyright (c) 2026, llmfleet.serving contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Run what runs playbooks, show its output as it comes, and know afterwards what each play recap counted."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_RECAP = re.compile(
+    r"^(?P<host>\S+)\s+: ok=\d+\s+changed=(?P<changed>\d+)\s+unreachable=(?P<unreachable>\d+)\s+failed=(?P<failed>\d+)"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Exit status of a command, and for each playbook that it ran the number of changed tasks by host."""
+
+    status: int
+    changed: list[dict[str, int]]
+
+
+def run(argv: list[str], env: dict[str, str] | None = None) -> Outcome:
+    """Run ``ansible-playbook`` or ``molecule``.
+
+    :param env: variables on top of the environment.
+    """
+    recaps: list[dict[str, int]] = []
+    in_recap = False
+    with subprocess.Popen(
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, **(env or {})},
+    ) as process:
+        for line in process.stdout or ():
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            match = _RECAP.match(_COLOUR.sub("", line))
+            if match and not in_recap:
+                recaps.append({})
+            in_recap = match is not None
+            if match:
+                recaps[-1][match["host"]] = int(match["changed"])
+    return Outcome(process.returncode, recaps)
