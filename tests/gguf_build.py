@@ -116,7 +116,7 @@ def shards(
 ) -> list[bytes]:
     """Sound shards: the keys in the first, one part of the tensors in each."""
     total = sum(map(len, parts))
-    own = [list(keys)] + [[] for _ in parts[1:]]
+    own = [list(keys)] + [[] for _unused in parts[1:]]
     return [
         whole(own[no] + split_keys(no, len(parts), total), part, version=version, alignment=alignment)
         for no, part in enumerate(parts)
@@ -160,7 +160,7 @@ def random_keys(rng: random.Random, *, tricky: bool = True) -> list[bytes]:
         if rng.random() < 0.5:
             keys.append(key(name, kind, random_value(rng, kind, tricky)))
         else:
-            items = [random_value(rng, kind, tricky) for _ in range(rng.choice((0, 1, 2, 7, 40)))]
+            items = [random_value(rng, kind, tricky) for _unused in range(rng.choice((0, 1, 2, 7, 40)))]
             keys.append(array(name, kind, items))
     rng.shuffle(keys)
     return keys
@@ -182,7 +182,7 @@ def random_tensors(rng: random.Random, count: int) -> list[Weights]:
     for index in range(count):
         kind = rng.choice(sorted(TENSOR_TYPES))
         shape = [TENSOR_TYPES[kind].block * rng.randrange(1, 4)]
-        shape += [rng.choice((1, 1, 2, 3)) for _ in range(rng.randrange(4))]
+        shape += [rng.choice((1, 1, 2, 3)) for _unused in range(rng.randrange(4))]
         name = f"t{index}.{'x' * rng.choice((0, 5, 58))}"[:63]
         tensors.append(weights(name, shape, kind, rng.getrandbits(32)))
     return tensors
@@ -190,5 +190,5 @@ def random_tensors(rng: random.Random, count: int) -> list[Weights]:
 
 def random_parts(rng: random.Random, tensors: Sequence[Weights], count: int) -> list[list[Weights]]:
     """The tensors in their order, in `count` parts, some of which may be empty."""
-    cuts = sorted(rng.randrange(len(tensors) + 1) for _ in range(count - 1))
+    cuts = sorted(rng.randrange(len(tensors) + 1) for _unused in range(count - 1))
     return [list(tensors[start:end]) for start, end in zip([0, *cuts], [*cuts, len(tensors)], strict=True)]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import typing as t
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
+from ansible_collections.llmfleet.serving.plugins.module_utils._files import os_errors
 
 # Two copies at a time let reading and writing overlap; more gained nothing on one disk (tests/bench/merge.py).
 _WORKERS = 2
@@ -24,7 +26,7 @@ _PIECE_BYTES = 128 << 20
 _BUFFER_BYTES = 4 << 20
 
 # What copy_file_range(2) and sendfile(2) answer where the file systems or a seccomp filter do not let them do it.
-_UNSUPPORTED = {errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
+_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
 
 
 class FileRange(t.NamedTuple):
@@ -62,8 +64,7 @@ class Assembly:
         finally:
             os.close(fd)
         with ThreadPoolExecutor(_WORKERS) as pool:
-            for _ in pool.map(lambda piece: _copy(piece, path), self._pieces()):
-                pass
+            list(pool.map(lambda piece: _copy(piece, path), self._pieces()))
 
     def equals(self, path: Path) -> bool:
         """Whether the file has exactly these bytes. Everything is read.
@@ -85,21 +86,14 @@ class Assembly:
 
 def _copy(piece: FileRange, path: Path) -> None:
     # Each piece has its own descriptors, because sendfile(2) writes at the position of the descriptor.
-    source = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(os_errors(f"Copying {piece.size} bytes at {piece.offset} of {piece.path} to {path}"))
+        source = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, source)
         target = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            done = _copy_in_kernel(source, target, piece)
-            _copy_through_buffer(source, target, piece, done)
-        finally:
-            os.close(target)
-    except OSError as exc:
-        name = errno.errorcode.get(exc.errno or 0, "")
-        raise LlmError(
-            f"Copying {piece.size} bytes at {piece.offset} of {piece.path} to {path} failed: {exc.strerror} ({name})."
-        ) from exc
-    finally:
-        os.close(source)
+        stack.callback(os.close, target)
+        done = _copy_in_kernel(source, target, piece)
+        _copy_through_buffer(source, target, piece, done)
 
 
 def _copy_in_kernel(source: int, target: int, piece: FileRange) -> int:

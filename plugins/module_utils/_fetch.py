@@ -53,7 +53,7 @@ class Fetch:
         self._wanted = {"repo": repo, "commit": commit, "files": pattern}
         self._dest = dest
         self._merge = merge
-        self._shards = companion(dest, "shards")
+        self._hub = ""
         self._downloads: list[Download] = []
         # Several tasks may fill one directory: each has a manifest of its own, but only one writes at a time.
         key = hashlib.sha256(f"{repo} {pattern}".encode()).hexdigest()[:12]
@@ -65,7 +65,7 @@ class Fetch:
     @property
     def done(self) -> bool:
         """Whether exactly what is wanted is there."""
-        return bool(self.current) and self.current["wanted"] == self._wanted
+        return self.current.get("wanted") == self._wanted
 
     @property
     def paths(self) -> list[Path]:
@@ -81,9 +81,11 @@ class Fetch:
         return self.current["outputs"][self._dest.name] if self._merge and self.current else None
 
     @property
-    def missing(self) -> list[Download]:
-        """What the hub has to be asked for."""
-        return [download for download in self._downloads if not download.present]
+    def changes(self) -> bool:
+        """Whether `run` is going to put a file in place, as far as that can be known before."""
+        if self._missing or not self._in_parts:
+            return bool(self._missing)
+        return not self._merge_of_shards().done()
 
     @contextlib.contextmanager
     def locked(self) -> t.Iterator[None]:
@@ -102,6 +104,7 @@ class Fetch:
 
         :param force: whether files may be replaced that this collection did not put there.
         """
+        self._hub = source.address
         files = select(retries.run(lambda: source.files(self._wanted["commit"])), self._wanted["files"])
         self._downloads = [Download(source, file, dest) for file, dest in zip(files, self._places(files))]
         if not force:
@@ -120,10 +123,12 @@ class Fetch:
         :param workers, timeout, deadline: as `transfer` has them.
         :param keep_shards: whether shards stay on the disk after their merge.
         """
-        changed = bool(self.missing)
+        changed = bool(self._missing)
         progress = companion(self._guard, "progress")
-        for download in transfer(self.missing, workers=workers, timeout=timeout, deadline=deadline, progress=progress):
-            download.commit(_leave if self._in_parts else finish)
+        ready = transfer(self._missing, workers=workers, timeout=timeout, deadline=deadline, progress=progress)
+        with contextlib.closing(ready):
+            for download in ready:
+                download.commit(_leave if self._in_parts else finish)
         for download in self._downloads:
             download.adopt()
         if self._in_parts:
@@ -134,6 +139,15 @@ class Fetch:
             shutil.rmtree(self._shards)
         self.current = self._intact()
         return changed
+
+    @property
+    def _missing(self) -> list[Download]:
+        return [download for download in self._downloads if not download.present]
+
+    @property
+    def _shards(self) -> Path:
+        """The directory that shards wait in for their merge."""
+        return companion(self._dest, "shards")
 
     @property
     def _in_parts(self) -> bool:
@@ -153,7 +167,7 @@ class Fetch:
             {"name": download.file.path, "size": download.file.size, "sha256": download.sha256}
             for download in self._downloads
         ]
-        return {"wanted": self._wanted, "shards": shards}
+        return {"hub": self._hub, "wanted": self._wanted, "shards": shards}
 
     def _places(self, files: list[RemoteFile]) -> list[Path]:
         """Where each file is put by its download."""
@@ -183,13 +197,15 @@ class Fetch:
                 "another destination, or set force to replace it."
             )
 
+    def _merge_of_shards(self) -> LocalMerge:
+        return LocalMerge([download.dest for download in self._downloads], self._dest)
+
     def _put_together(self, finish: Finish) -> bool:
-        merge = LocalMerge([download.dest for download in self._downloads], self._dest)
+        merge = self._merge_of_shards()
         changed = not merge.done()
         if changed:
             merge.write(finish)
-        record = read_record(self._dest) or {}
-        write_record(self._dest, {"shards": record.get("shards"), "sha256": known_sha256(self._dest)})
+        write_record(self._dest, {"sha256": known_sha256(self._dest)})
         return changed
 
 

@@ -379,7 +379,7 @@ class _Cursor:
         """Step over an array of strings; hundreds of thousands of tokens make this the one loop that must be fast."""
         data, position, length_at = self.data, self.position, _U64.unpack_from
         try:
-            for _ in range(count):
+            for _index in range(count):
                 position += 8 + length_at(data, position)[0]
         except (struct.error, OverflowError):
             position += 8  # the length itself lies behind the bytes at hand, so skip() raises
@@ -516,7 +516,7 @@ def _tensor(cursor: _Cursor, name: str) -> Tensor:
     dimensions = cursor.number(_U32, f"the number of dimensions of {what}")
     if dimensions > MAX_DIMS:
         raise cursor.bad(f"{what} has {dimensions} dimensions; expected at most {MAX_DIMS}")
-    shape = tuple(cursor.number(_I64, f"the shape of {what}") for _ in range(dimensions))
+    shape = tuple(cursor.number(_I64, f"the shape of {what}") for _index in range(dimensions))
     if any(extent < 1 for extent in shape) or math.prod(shape) >= _INT64_MAX:
         raise cursor.bad(f"{what} has the shape {list(shape)}; expected 1 to {_INT64_MAX - 1} elements")
     number = cursor.number(_I32, f"the type of {what}")

@@ -96,25 +96,22 @@ class LocalMerge:
     """
 
     def __init__(self, sources: Sequence[Path], dest: Path, checksum: str | None = None) -> None:
-        paths = find_shards(sources[0]) if len(sources) == 1 else sources
-        self.shards = [open_gguf(path) for path in paths]
-        self.dest = dest
         if checksum is not None and not re.fullmatch("[0-9a-fA-F]{64}", checksum):
             raise LlmError(f"The checksum {checksum!r} is no sha256; expected 64 hexadecimal digits.")
-        self.plan = plan_merge([shard.header for shard in self.shards])
-        self._checksum = checksum and checksum.lower()
-        self._stage = companion(dest, "merge")
-        self._assembly = Assembly(
-            self.plan.header,
-            [FileRange(paths[copy.shard], copy.offset, copy.size, copy.target) for copy in self.plan.copies],
-            self.plan.size,
-        )
-        self._require_zero_padding()
-        if dest.resolve() in [path.resolve() for path in paths]:
-            raise LlmError(f"{dest} is one of the shards. Name another destination.")
         if not dest.parent.is_dir():
             raise LlmError(f"{dest.parent} is not a directory; expected that of the destination to exist.")
         require_plain(dest)
+        paths = find_shards(sources[0]) if len(sources) == 1 else sources
+        if dest.resolve() in [path.resolve() for path in paths]:
+            raise LlmError(f"{dest} is one of the shards. Name another destination.")
+        self.dest = dest
+        self.shards = [open_gguf(path) for path in paths]
+        self.plan = plan_merge([shard.header for shard in self.shards])
+        self._require_zero_padding()
+        self._checksum = checksum and checksum.lower()
+        self._stage = companion(dest, "merge")
+        ranges = [FileRange(paths[copy.shard], copy.offset, copy.size, copy.target) for copy in self.plan.copies]
+        self._assembly = Assembly(self.plan.header, ranges, self.plan.size)
 
     def done(self) -> bool:
         """Whether `dest` has the merged bytes: by its record, else by comparing all of them with the shards.
@@ -124,7 +121,7 @@ class LocalMerge:
         if not self.dest.exists() or not (self._recorded() or self._assembly.equals(self.dest)):
             return False
         if self._checksum:
-            self._require_checksum(known_sha256(self.dest), self.dest)
+            self._require_checksum(known_sha256(self.dest))
         return True
 
     def require_writable(self, force: bool) -> None:
@@ -158,7 +155,7 @@ class LocalMerge:
             for shard in self.shards:
                 shard.require_unchanged()
             if self._checksum:
-                self._require_checksum(sha256_file(self._stage), self._stage)
+                self._require_checksum(sha256_file(self._stage))
             self._inherit_attributes()
             finish(self._stage)
             commit(self._stage, self.dest)
@@ -181,11 +178,11 @@ class LocalMerge:
     def _facts(self) -> list[dict[str, t.Any]]:
         return [shard.facts for shard in self.shards]
 
-    def _require_checksum(self, found: str, path: Path) -> None:
+    def _require_checksum(self, found: str) -> None:
         if found != self._checksum:
             raise LlmError(
-                f"{path} has the sha256 {found}; expected {self._checksum}. It is what the shards add up to, so either "
-                "the shards or the checksum belong to another release."
+                f"{self.shards[0].path} and its siblings add up to the sha256 {found}; expected {self._checksum}. "
+                "The shards or the checksum belong to another release."
             )
 
     def _require_zero_padding(self) -> None:

@@ -97,8 +97,10 @@ class Retries:
         # Jitter keeps a fleet of hosts from coming back at the same instant.
         pause = min(_MAX_WAIT_S, 2.0 ** (self._failures - 2)) * random.uniform(0.5, 1.0)  # noqa: S311 (not a secret)
         pause = max(pause, min(error.retry_after, _MAX_RETRY_AFTER_S))
-        if self._failures >= self._tries or time.monotonic() + pause > self._deadline:
-            raise HttpError(f"{error} Given up after {self._failures} tries without progress.", status=error.status)
+        if self._failures >= self._tries:
+            raise HttpError(f"{error} Given up after {self._failures} tries in a row.", status=error.status)
+        if time.monotonic() + pause > self._deadline:
+            raise HttpError(f"{error} Given up: the next try would come after the deadline.", status=error.status)
         self._sleep(pause)
 
     def run(self, action: t.Callable[[], _T]) -> _T:
@@ -351,18 +353,19 @@ def _json(response: requests.Response, url: str) -> t.Any:
 
 def _refusal(response: requests.Response, url: str, *, redirected: bool, token: str | None) -> HttpError:
     status = response.status_code
-    said = _said(response)
+    # A storage host behind a redirect may quote the signed address it was asked for.
+    said = "" if redirected else _said(response)
     if token:
         said = said.replace(token, "(token)")
+    denied = status in (401, 403)
     hint = ""
-    if status in (401, 403):
+    if denied and not redirected:
         hint = " The token was not accepted, or gives no access." if token else " A token may be needed."
-    # What a redirect leads to is signed and expires: asking again, from the start, gets a fresh signature.
-    expired = redirected and status in (401, 403)
     return HttpError(
         f"{_public(url)} answered {status} {response.reason or ''}".rstrip() + f"{said}.{hint}",
         status=status,
-        transient=status in _TRANSIENT or expired,
+        # What a redirect leads to is signed, and expires: asking again, from the start, gets a fresh signature.
+        transient=status in _TRANSIENT or (denied and redirected),
         retry_after=_retry_after(response.headers.get("Retry-After", "")),
     )
 
@@ -420,7 +423,9 @@ def _cause(exc: BaseException) -> str:
     text = "the connection broke"
     link: BaseException | None = exc
     while link:
-        if isinstance(link, OSError) and link.strerror:
+        if isinstance(link, socket.timeout):
+            text = "no data came for too long"
+        elif isinstance(link, OSError) and link.strerror:
             text = link.strerror
         link = link.__cause__ or link.__context__
     return text

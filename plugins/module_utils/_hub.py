@@ -72,7 +72,12 @@ class Content(t.Protocol):
 
 
 class Source(t.Protocol):
-    """One repository at its hub. All methods raise LlmError; none repeats a request that failed."""
+    """One repository at its hub. All methods raise LlmError; none repeats a request that failed.
+
+    :ivar address: the hub, as a URL or a path.
+    """
+
+    address: str
 
     def commit(self, revision: str) -> str:
         """The commit that a branch or tag stands for now."""
@@ -99,7 +104,7 @@ def source(
         raise LlmError(f"{repo!r} is not the name of a repository; expected OWNER/NAME.")
     safe_relative(repo)
     if hub.startswith("/"):
-        return _Directory(Path(hub, repo))
+        return _Directory(Path(hub), repo)
     if hub.startswith(("http://", "https://")):
         hub, endpoint = "huggingface", endpoint or hub
     if hub not in _ENDPOINTS:
@@ -147,14 +152,18 @@ def select(files: t.Iterable[RemoteFile], pattern: str) -> list[RemoteFile]:
         raise LlmError(f"No file of the repository matches {pattern!r}. Compare it with the hub's list of files.")
     for file in chosen:
         safe_relative(file.path)
+        if ".llmfleet." in file.path:
+            raise LlmError(
+                f"The file name {file.path!r} is refused: this collection keeps its own facts in such files."
+            )
     return chosen
 
 
 class _Hub:
     """What both kinds of hubs have in common."""
 
-    def __init__(self, base: str, repo: str, token: str | None, timeout: float) -> None:
-        self._base = base
+    def __init__(self, address: str, repo: str, token: str | None, timeout: float) -> None:
+        self.address = address
         self._repo = repo
         self._token = token
         self._timeout = timeout
@@ -171,12 +180,12 @@ class _HuggingFace(_Hub):
     """The API of huggingface.co and of its mirrors. Sizes and sums are taken from the tree, which mirrors pass on."""
 
     def commit(self, revision: str) -> str:
-        url = f"{self._base}/api/models/{self._repo}/revision/{quote(revision, safe='')}"
+        url = f"{self.address}/api/models/{self._repo}/revision/{quote(revision, safe='')}"
         with _expected_shape(url):
             return _checked_commit(self._ask(url)["sha"])
 
     def files(self, commit: str) -> list[RemoteFile]:
-        url = f"{self._base}/api/models/{self._repo}/tree/{commit}?recursive=true&expand=false"
+        url = f"{self.address}/api/models/{self._repo}/tree/{commit}?recursive=true&expand=false"
         with _expected_shape(url):
             pages = get_pages(url, token=self._token, timeout=self._timeout)
             return [self._file(commit, entry) for page in pages for entry in page if entry["type"] == "file"]
@@ -184,7 +193,7 @@ class _HuggingFace(_Hub):
     def _file(self, commit: str, entry: dict[str, t.Any]) -> RemoteFile:
         # The oid of a file in LFS is that of its pointer.
         sums = {"sha256": entry["lfs"]["oid"]} if entry.get("lfs") else {"git_blob": entry["oid"]}
-        url = f"{self._base}/{self._repo}/resolve/{commit}/{quote(entry['path'])}"
+        url = f"{self.address}/{self._repo}/resolve/{commit}/{quote(entry['path'])}"
         return _checked_file(entry["path"], entry["size"], url, **sums)
 
 
@@ -203,7 +212,7 @@ class _ModelScope(_Hub):
 
     @property
     def _url(self) -> str:
-        return f"{self._base}/api/v1/models/{self._repo}/repo"
+        return f"{self.address}/api/v1/models/{self._repo}/repo"
 
     def _file(self, commit: str, entry: dict[str, t.Any]) -> RemoteFile:
         url = f"{self._url}?{urlencode({'Revision': commit, 'FilePath': entry['Path']})}"
@@ -234,8 +243,9 @@ class _ModelScope(_Hub):
 class _Directory:
     """A directory with the files of a repository, for hosts without a network. Its files are taken as they are."""
 
-    def __init__(self, top: Path) -> None:
-        self._top = top
+    def __init__(self, root: Path, repo: str) -> None:
+        self.address = str(root)
+        self._top = root / repo
 
     def commit(self, revision: str) -> str:
         return revision

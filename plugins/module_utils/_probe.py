@@ -11,6 +11,7 @@ introduced; vLLM, SGLang, llama.cpp and Ollama speak it). Both become a stream o
 from __future__ import annotations
 
 import json
+import re
 import time
 import typing as t
 from dataclasses import dataclass, field
@@ -18,12 +19,16 @@ from dataclasses import dataclass, field
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
 from ansible_collections.llmfleet.serving.plugins.module_utils._http import HttpError, request_json, stream_lines
 
+# No engine decodes one answer that fast. Where it seems so, the text was held up on its way and then came all at once.
+_INCREDIBLE_TOKENS_PER_SECOND = 10_000
+
 
 @dataclass(frozen=True)
 class Delta:
     """One message of a streamed answer. `None` stands for what the message does not say.
 
     :ivar reasoning: text that the engine's parser took for thinking.
+    :ivar speed: tokens per second of decoding, as the engine measured it.
     :ivar last: whether this is the message after which nothing is missing.
     """
 
@@ -33,6 +38,7 @@ class Delta:
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     tokens: int | None = None
+    speed: float | None = None
     last: bool = False
 
 
@@ -42,7 +48,7 @@ class Answer:
 
     :ivar model: the name under which the engine says it answered.
     :ivar first: seconds from the question to the first text; `end` to the last text. Reasoning counts as text.
-    :ivar tokens: tokens of the answer as the engine counted them, None if it did not.
+    :ivar tokens: tokens of the answer as the engine counted them, None if it did not; `speed` as in `Delta`.
     """
 
     text: str = ""
@@ -51,6 +57,7 @@ class Answer:
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     tokens: int | None = None
+    speed: float | None = None
     first: float | None = None
     end: float | None = None
     complete: bool = False
@@ -63,26 +70,30 @@ class Answer:
         self.text += delta.text
         self.reasoning += delta.reasoning
         self.complete = self.complete or delta.last
-        for name in ("model", "finish_reason", "prompt_tokens", "tokens"):
+        for name in ("model", "finish_reason", "prompt_tokens", "tokens", "speed"):
             said = getattr(delta, name)
             if said is not None:
                 setattr(self, name, said)
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Speed of the answer once it flows: the first token belongs to the prompt, so it does not count.
+        """Speed of decoding: the engine's own measure, else that of the tokens after the first, as they arrived.
 
-        None where it cannot be known: no token count, one token only, or all text in one piece.
+        None where it cannot be known: no token count, one token only, or all text in one burst.
         """
+        if self.speed is not None:
+            return round(self.speed, 2)
         if self.first is None or self.end is None or self.end <= self.first or (self.tokens or 0) < 2:
             return None
-        return round((t.cast("int", self.tokens) - 1) / (self.end - self.first), 2)
+        speed = (t.cast("int", self.tokens) - 1) / (self.end - self.first)
+        return round(speed, 2) if speed < _INCREDIBLE_TOKENS_PER_SECOND else None
 
 
 def parse_ollama(line: bytes) -> Delta:
     """A line of /api/chat."""
     message = _object(line)
     said = message.get("message") or {}
+    nanoseconds = message.get("eval_duration")
     return Delta(
         text=said.get("content") or "",
         reasoning=said.get("thinking") or "",
@@ -90,6 +101,7 @@ def parse_ollama(line: bytes) -> Delta:
         finish_reason=message.get("done_reason"),
         prompt_tokens=message.get("prompt_eval_count"),
         tokens=message.get("eval_count"),
+        speed=message.get("eval_count", 0) * 1e9 / nanoseconds if nanoseconds else None,
         last=bool(message.get("done")),
     )
 
@@ -113,6 +125,8 @@ def parse_openai(line: bytes) -> Delta:
         finish_reason=choice.get("finish_reason"),
         prompt_tokens=usage.get("prompt_tokens"),
         tokens=usage.get("completion_tokens"),
+        # Only llama.cpp tells.
+        speed=(message.get("timings") or {}).get("predicted_per_second"),
     )
 
 
@@ -174,6 +188,11 @@ class Question:
     timeout: float
     key: str | None = field(default=None, repr=False)
 
+    @property
+    def base(self) -> str:
+        """The address below which both APIs lie."""
+        return self.url.rstrip("/").removesuffix("/v1")
+
 
 def ask(question: Question, clock: t.Callable[[], float] = time.monotonic) -> Answer:
     """Ask, read the answer to its end, and accept nothing less than an answer of this very model.
@@ -181,7 +200,7 @@ def ask(question: Question, clock: t.Callable[[], float] = time.monotonic) -> An
     :raises LlmError: if the engine does not answer, does not have the model, or gives no, another or half an answer.
     """
     api = APIS[question.api]
-    url = question.url.rstrip("/").removesuffix("/v1")
+    url = question.base
     _require_model(question, url + api.list_path, api)
     body = {
         "model": question.model,
@@ -199,6 +218,23 @@ def ask(question: Question, clock: t.Callable[[], float] = time.monotonic) -> An
     if answer.model is not None and not _same(answer.model, question.model):
         raise LlmError(f"{question.url} was asked for the model {question.model}, and {answer.model} answered.")
     return answer
+
+
+def identify(question: Question) -> tuple[str | None, str | None]:
+    """Version of the engine, and SHA-256 of the file that it made the model from. None for what it does not tell.
+
+    Only Ollama's own API tells: the Modelfile that it shows begins with the blob, which is named by its digest.
+
+    :raises LlmError: if the engine has stopped answering.
+    """
+    if question.api != "ollama":
+        return None, None
+    url, key, timeout = question.base, question.key, question.timeout
+    version = request_json("GET", f"{url}/api/version", token=key, timeout=timeout).get("version")
+    shown = request_json("POST", f"{url}/api/show", body={"model": question.model}, token=key, timeout=timeout)
+    modelfile = shown.get("modelfile", "")
+    blob = re.search(r"^FROM .*sha256-([0-9a-f]{64})$", modelfile, re.MULTILINE)
+    return version, blob.group(1) if blob else None
 
 
 def read_answer(deltas: t.Iterable[Delta], question: Question, clock: t.Callable[[], float]) -> Answer:

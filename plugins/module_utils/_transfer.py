@@ -14,11 +14,12 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import hashlib
+import json
 import os
 import threading
 import time
 import typing as t
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
@@ -30,7 +31,6 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._files import (
     read_record,
     require_plain,
     sha256_file,
-    write_json,
     write_record,
 )
 from ansible_collections.llmfleet.serving.plugins.module_utils._http import HttpError, Retries
@@ -96,7 +96,7 @@ class Stage:
     def sync(self, safe: int, etag: str | None) -> None:
         """Put the data on the disk, and only then say so in the journal."""
         os.fdatasync(self._fd)
-        write_json(self._journal, {"facts": self._facts, "safe": safe, "etag": etag})
+        _replace_json(self._journal, {"facts": self._facts, "safe": safe, "etag": etag})
 
     def commit(self, dest: Path, finish: Callable[[Path], t.Any], record: dict[str, t.Any]) -> None:
         """Give the file its final name, and keep a record of it; `finish` sets owner, mode and the like before."""
@@ -260,14 +260,14 @@ class Download:
 
 def transfer(
     downloads: Sequence[Download], *, workers: int, timeout: float, deadline: float, progress: Path
-) -> Iterator[Download]:
+) -> Generator[Download, None, None]:
     """Fetch files, several at a time, and hand each over as soon as it is complete and checked.
 
     :param timeout: seconds without data after which a connection is given up.
     :param deadline: the value of `time.monotonic()` at which the transfer fails; what has been fetched is kept.
-    :param progress: a file for those who watch, renewed each second, removed at the end: JSON with the bytes `done` and
-        `total`, and `rate`, the bytes per second since the start.
-    :raises LlmError: the first failure of a file; the others are then stopped.
+    :param progress: a file in an existing directory for those who watch, renewed each second, removed at the end: JSON
+        with the bytes `done` and `total`, and `rate`, the bytes per second since the start.
+    :raises LlmError: the first failure of a file; the others are then stopped, as they are when this is closed.
     """
     halt = threading.Event()
     pool = concurrent.futures.ThreadPoolExecutor(workers)
@@ -290,7 +290,7 @@ def transfer(
         halt.set()
         for download in downloads:
             download.abort_if_silent(0)
-        pool.shutdown()
+        pool.shutdown(cancel_futures=True)
         status.remove()
 
 
@@ -309,8 +309,7 @@ class _Status:
         elapsed = time.monotonic() - self._start
         if elapsed - self._written >= _PROGRESS_S:
             rate = round(sum(download.fetched for download in self._downloads) / max(elapsed, _PROGRESS_S))
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self._path, {"done": self._done, "total": self._total, "rate": rate})
+            _replace_json(self._path, {"done": self._done, "total": self._total, "rate": rate})
             self._written = elapsed
 
     def summary(self) -> str:
@@ -322,6 +321,16 @@ class _Status:
     @property
     def _done(self) -> int:
         return sum(download.done for download in self._downloads)
+
+
+def _replace_json(path: Path, content: dict[str, t.Any]) -> None:
+    """Write a file that readers see whole. Unlike `write_json`, this does not wait for the disk.
+
+    A power loss may bring back an older journal, or none: that costs time, and no correctness.
+    """
+    stage = path.with_name(path.name + ".new")
+    stage.write_text(json.dumps(content))
+    stage.replace(path)
 
 
 _ASK = "The hub, or a proxy on the way, is at fault: use another one, or ask who runs it."

@@ -53,7 +53,7 @@ options:
     description:
       - The commit, 40 hexadecimal digits.
       - A branch or a tag is refused unless O(allow_floating_revision), because it may name other files tomorrow.
-      - For a directory it only labels the files. Name another one after the directory has changed.
+      - For a directory it is only a label. Name another one after the directory has changed.
     type: str
     required: true
   allow_floating_revision:
@@ -187,6 +187,9 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._hub import pinne
 
 def run(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
+    for name in ("workers", "timeout", "deadline"):
+        if params[name] < 1:
+            raise LlmError(f"{name} is {params[name]}; expected 1 or more.")
     deadline = time.monotonic() + params["deadline"]
     token = read_token(Path(params["token_file"])) if params["token_file"] else params["token"]
     hub = source(params["hub"], params["repo"], endpoint=params["endpoint"], token=token, timeout=params["timeout"])
@@ -202,7 +205,7 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     if not fetch.done:
         with contextlib.nullcontext() if module.check_mode else fetch.locked():
             manifest = fetch.plan(hub, Retries(deadline), force=params["force"])
-            changed = bool(fetch.missing)
+            changed = fetch.changes
             if not module.check_mode:
                 limits = {name: params[name] for name in ("workers", "timeout", "keep_shards")}
                 changed = fetch.run(set_attributes, deadline=deadline, **limits)
@@ -224,7 +227,7 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
 
 
 def _content(manifest: dict[str, t.Any]) -> dict[str, t.Any]:
-    return {name: manifest[name] for name in ("wanted", "shards") if name in manifest}
+    return {name: manifest[name] for name in ("hub", "wanted", "shards") if name in manifest}
 
 
 def main() -> None:

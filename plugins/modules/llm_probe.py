@@ -91,6 +91,16 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+engine_version:
+  description: Version of the engine, V(null) where it does not tell. Only Ollama's own API tells.
+  returned: success
+  type: str
+  sample: 0.5.11
+model_sha256:
+  description: SHA-256 of the GGUF file that the engine serves, V(null) as above.
+  returned: success
+  type: str
+  sample: 1f12af26590c8a4709d9358b0d9f9a9e250e314fdf68e6829c67351650f0166d
 model:
   description: Name under which the engine says it answered.
   returned: success
@@ -133,8 +143,9 @@ total_seconds:
   sample: 1.937
 tokens_per_second:
   description:
-    - Tokens after the first one per second after the first one, which is the speed of decoding.
-    - V(null) where it cannot be known, as with an answer of one token.
+    - Speed of decoding. Ollama's own API and llama.cpp tell it. For other engines it is the number of tokens after the
+      first, divided by the seconds from the first text to the last.
+    - V(null) where it cannot be known, as with an answer of one token or with one that arrives in one piece.
   returned: success
   type: float
   sample: 4.59
@@ -146,7 +157,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
-from ansible_collections.llmfleet.serving.plugins.module_utils._probe import Question, ask
+from ansible_collections.llmfleet.serving.plugins.module_utils._probe import Question, ask, identify
 
 
 def read_key(file: str) -> str:
@@ -163,9 +174,13 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     options = dict(module.params)
     file = options.pop("api_key_file")
     key = options.pop("api_key")
-    answer = ask(Question(**options, key=read_key(file) if file else key))
+    question = Question(**options, key=read_key(file) if file else key)
+    answer = ask(question)
+    version, sha256 = identify(question)
     return {
         "changed": False,
+        "engine_version": version,
+        "model_sha256": sha256,
         "model": answer.model,
         "text": answer.text,
         "reasoning": answer.reasoning,

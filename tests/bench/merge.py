@@ -8,9 +8,9 @@
 
 Both work on the same files in the same file system, in turns: the real tool in a container of the test bed, ours as a
 process of its own. Neither figure holds the start of a container. `written` ends when all bytes are handed to the
-kernel, which is where the real tool ends; `on disk` when they are synchronised, which the real tool leaves to others, so
-here fsync(2) is called on its result. Each figure is the median of all rounds. Cold means that the shards are not in
-the page cache; only pages of the benchmark's own files are dropped. The exit code is 1 when the bytes differ.
+kernel, which is where the real tool ends; `on disk` when they are synchronised, which the real tool leaves to others:
+fsync(2) is called on its result. Each figure is the median of all rounds. Cold means that the shards are not in the
+page cache; only pages of the benchmark's own files are dropped. The exit code is 1 when the bytes differ.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ REFERENCE = "llama-gguf-split"
 
 # A whole process as the module is one: interpreter, imports, headers, merge, synchronisation, rename and record.
 OURS = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from ansible_collections.llmfleet.serving.plugins.module_utils._gguf_files import LocalMerge
 
 written = []
 merge = LocalMerge([Path(sys.argv[1])], Path(sys.argv[2]))
 merge.write(finish=lambda stage: written.append(time.time()))
-print(json.dumps({"written": written[0], "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+print(json.dumps({"written": written[0], "peak": peak}))
 """
 
 # Times and peak memory are taken inside the container, so that starting a process in it does not count.
@@ -65,7 +66,7 @@ class Figures(t.NamedTuple):
 
     written: float
     on_disk: float
-    rss: float
+    peak: float
 
 
 Program = Callable[[Path, Path], Figures]
@@ -76,7 +77,7 @@ def ours(first: Path, dest: Path) -> Figures:
     run = subprocess.run([sys.executable, "-c", OURS, str(first), str(dest)], stdout=subprocess.PIPE, check=True)
     end = time.time()
     told = json.loads(run.stdout)
-    return Figures(told["written"] - start, end - start, told["rss"] / 1024)
+    return Figures(told["written"] - start, end - start, told["peak"] / 1024)
 
 
 @contextlib.contextmanager
@@ -146,7 +147,7 @@ def report(medians: dict[tuple[str, str], Figures]) -> None:
     for (cache, name), each in medians.items():
         base = medians[cache, REFERENCE]
         print(
-            f" {cache:6} {name:17} {each.written:9.2f}  {each.on_disk:9.2f}  {each.rss:8.0f}"
+            f" {cache:6} {name:17} {each.written:9.2f}  {each.on_disk:9.2f}  {each.peak:8.0f}"
             f"  {each.written / base.written:9.2f}  {each.on_disk / base.on_disk:9.2f}"
         )
 

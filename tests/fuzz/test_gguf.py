@@ -4,9 +4,9 @@
 
 """Long search for bytes that the GGUF parser or the merge plan answer with anything but a result or an LlmError.
 
-    FUZZ_EXAMPLES=1000000 .venv/bin/pytest tests/fuzz -q
+    FUZZ_EXAMPLES=100000 .venv/bin/pytest tests/fuzz -q
 
-Not part of the unit tests. Each example takes about a millisecond. Hypothesis keeps what it found in .hypothesis/ and
+Not part of the unit tests. Each example takes a few milliseconds. Hypothesis keeps what it found in .hypothesis/ and
 tries it first the next time; a finding becomes a case of tests/gguf_cases.py.
 """
 
@@ -31,8 +31,8 @@ thorough = settings(
 
 def corpus() -> list[bytes]:
     rng = random.Random(0)
-    sound = [build.whole(build.random_keys(rng), build.random_tensors(rng, 4)) for _ in range(20)]
-    bad = [data for data, _ in (LLAMA_CPP_BAD | FURTHER_BAD).values()]
+    sound = [build.whole(build.random_keys(rng), build.random_tensors(rng, 4)) for _unused in range(20)]
+    bad = [data for data, _unused in (LLAMA_CPP_BAD | FURTHER_BAD).values()]
     return [*sound, *bad, *LLAMA_CPP_GOOD.values(), *build.shards(*build.small_model())]
 
 
@@ -44,7 +44,7 @@ EDGES = [0, 1, 2, 7, 8, 9, 12, 13, 31, 32, 255, 2**16, 2**31 - 1, 2**31, 2**32 -
 def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
     """A file of the corpus with bytes changed, numbers put in, or a piece cut out or doubled."""
     data = bytearray(draw(st.sampled_from(seeds)))
-    for _ in range(draw(st.integers(1, 6))):
+    for _unused in range(draw(st.integers(1, 6))):
         position = draw(st.integers(0, len(data)))
         how = draw(st.sampled_from(["byte", "number", "cut", "double", "insert"]))
         if how == "byte":
@@ -70,8 +70,7 @@ def parse(data: bytes, name: str = "x.gguf") -> Header:
 def test_a_header_is_sound_or_refused(data):
     try:
         header = parse(data)
-    except LlmError as error:
-        assert "x.gguf" in str(error)
+    except LlmError:
         return
     assert header.data_offset <= len(data)
     assert header.data_size == sum(padded(tensor.size, header.alignment) for tensor in header.tensors)

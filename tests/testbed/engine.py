@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 from testbed import BedError
 from testbed.cache import cache_dir
@@ -64,9 +65,13 @@ def ensure_engine() -> None:
             "No Docker engine answers (`docker info` fails). Start one, or run this as root on Debian or Ubuntu, where "
             "the bed installs docker.io and starts it."
         )
-    if shutil.which("dockerd") is None or shutil.which("docker") is None:
+    if shutil.which("dockerd") is None:
         apt_install("docker.io")
-    _start()
+    if shutil.which("docker") is None:
+        # A package of its own since Debian 13.
+        apt_install("docker-cli")
+    if not _answers():
+        _start()
 
 
 def apt_install(*packages: str) -> None:
@@ -77,7 +82,7 @@ def apt_install(*packages: str) -> None:
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     # Package lists of sources that this machine cannot reach are none of our business: the installation decides.
     command(["apt-get", "update"], check=False, env=quiet)
-    command(["apt-get", "install", "--yes", "--no-install-recommends", *packages], env=quiet)
+    command(["apt-get", "install", "--yes", *packages], env=quiet)
 
 
 def _answers() -> bool:
@@ -85,14 +90,24 @@ def _answers() -> bool:
 
 
 def _start() -> None:
-    """Start dockerd in its own session, so that it outlives this program, and wait until it answers."""
-    log = cache_dir() / "dockerd.log"
-    with log.open("ab") as output:
-        daemon = subprocess.Popen(
-            ["dockerd"], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
+    """Start the engine and wait until it answers.
+
+    :raises BedError: if it does not come up.
+    """
+    daemon = None
+    if Path("/run/systemd/system").is_dir():
+        command(["systemctl", "start", "docker"])
+        log = "in the journal of docker.service"
+    else:
+        # In a session of its own, so that it outlives this program.
+        path = cache_dir() / "dockerd.log"
+        log = str(path)
+        with path.open("ab") as file:
+            daemon = subprocess.Popen(
+                ["dockerd"], stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            )
     deadline = time.monotonic() + _START_TIMEOUT_S
     while not _answers():
-        if daemon.poll() is not None or time.monotonic() > deadline:
-            raise BedError(f"dockerd was started but does not answer; its log is {log}.")
+        if (daemon is not None and daemon.poll() is not None) or time.monotonic() > deadline:
+            raise BedError(f"The Docker engine was started but does not answer; its log is {log}.")
         time.sleep(0.5)

@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python3 -m testbed.hub",
         description="A model hub for the test bed.",
-        epilog=f"faults, set by POST /bed/faults:\n{faults}",
+        epilog=f"faults, set by POST /-/faults:\n{faults}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--root", type=Path, required=True, help="directory of <owner>/<name>/files")

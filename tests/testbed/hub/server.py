@@ -133,7 +133,7 @@ class Hub:
 
         `send` returns how many bytes of the body it could not send.
         """
-        if host == "hub" and request.segments[:1] == ("bed",):
+        if host == "hub" and request.segments[:1] == ("-",):
             send(plan(request, self._control(request)))
             return
         reply = self._reply(host, request)
@@ -153,22 +153,22 @@ class Hub:
         return found or Reply.json(request.path, {"error": "Not Found"}, HTTPStatus.NOT_FOUND)
 
     def _control(self, request: Request) -> Reply:
-        """Answer ``/bed/...``: what tests outside this process set and ask."""
+        """Answer ``/-/...``, which no repository owner can be called: what tests outside this process set and ask."""
         match request.method, request.segments:
-            case "GET", ("bed", "faults"):
+            case "GET", ("-", "faults"):
                 return Reply.json(request.path, [dataclasses.asdict(fault) for fault in self._faults.list()])
-            case "POST", ("bed", "faults"):
+            case "POST", ("-", "faults"):
                 try:
                     fault = self.fault(**json.loads(request.body))
                 except (TypeError, ValueError) as exc:
                     return Reply.json(request.path, {"error": str(exc)}, HTTPStatus.BAD_REQUEST)
                 return Reply.json(request.path, dataclasses.asdict(fault), HTTPStatus.CREATED)
-            case "DELETE", ("bed", "faults"):
+            case "DELETE", ("-", "faults"):
                 self.clear_faults()
                 return Reply.json(request.path, [])
-            case "GET", ("bed", "stats"):
+            case "GET", ("-", "stats"):
                 return Reply.json(request.path, self.stats())
-            case "DELETE", ("bed", "stats"):
+            case "DELETE", ("-", "stats"):
                 self.clear_stats()
                 return Reply.json(request.path, self.stats())
         return Reply.json(request.path, {"error": "Not Found"}, HTTPStatus.NOT_FOUND)

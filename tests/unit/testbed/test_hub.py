@@ -692,13 +692,13 @@ def server(root, mirror):
 
 
 def test_the_server_is_told_and_asked_over_http(server, shard):
-    told = post(f"{server}/bed/faults", json={"name": "flipped-bit", "path": SUBJECT, "times": 1})
+    told = post(f"{server}/-/faults", json={"name": "flipped-bit", "path": SUBJECT, "times": 1})
     assert told.status_code == 201
     url = f"{server}/{MODEL}/resolve/main/{SHARD}"
     assert get(url, headers={"Authorization": f"Bearer {TOKEN}"}).content != shard
     assert get(url, headers={"Range": "bytes=10-19"}).content == shard[10:20]
-    assert [fault["fired"] for fault in get(f"{server}/bed/faults").json()] == [1]
-    stats = get(f"{server}/bed/stats").json()
+    assert [fault["fired"] for fault in get(f"{server}/-/faults").json()] == [1]
+    stats = get(f"{server}/-/stats").json()
     assert stats["hub"][SUBJECT]["authorization"] is True
     assert stats["cdn"][SUBJECT] == {
         "requests": 2,
@@ -707,16 +707,16 @@ def test_the_server_is_told_and_asked_over_http(server, shard):
         "ranges": ["bytes=10-19"],
         "authorization": False,
     }
-    assert delete(f"{server}/bed/faults").json() == get(f"{server}/bed/faults").json() == []
-    assert delete(f"{server}/bed/stats").json() == {"hub": {}, "cdn": {}}
+    assert delete(f"{server}/-/faults").json() == get(f"{server}/-/faults").json() == []
+    assert delete(f"{server}/-/stats").json() == {"hub": {}, "cdn": {}}
 
 
 @pytest.mark.parametrize("body", ["no json", "[]", '{"name": "earthquake"}', '{"name": "reset", "colour": "red"}'])
 def test_the_server_refuses_faults_that_it_does_not_know(hub, body):
-    answer = post(f"{hub.url}/bed/faults", data=body)
+    answer = post(f"{hub.url}/-/faults", data=body)
     assert answer.status_code == 400
     assert answer.json()["error"]
-    assert json.loads(get(f"{hub.url}/bed/faults").text) == []
+    assert json.loads(get(f"{hub.url}/-/faults").text) == []
 
 
 def test_help_lists_every_fault():

@@ -122,8 +122,10 @@ def test_reads_no_byte_twice_and_little_more_than_the_header():
 
     header = read_header(read, len(data), "x.gguf")
     assert header.complete
-    assert [offset for offset, _ in reads] == [sum(size for _, size in reads[:no]) for no in range(len(reads))]
-    assert sum(size for _, size in reads) <= 4 * header.data_offset
+    assert [offset for offset, _unused in reads] == [
+        sum(size for _unused, size in reads[:no]) for no in range(len(reads))
+    ]
+    assert sum(size for _unused, size in reads) <= 4 * header.data_offset
     assert len(reads) <= 6
 
 
@@ -147,7 +149,7 @@ def test_a_hostile_header_of_a_huge_file_costs_little(head, filler):
     tracemalloc.start()
     with pytest.raises(LlmError, match=f"expected a header of at most {MAX_HEADER_BYTES} bytes|expected at most"):
         parse(data, size=1 << 42)
-    _, peak = tracemalloc.get_traced_memory()
+    _unused, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 64 << 20
 
@@ -193,7 +195,7 @@ def test_any_prefix_is_an_error_or_an_incomplete_file(cut):
 @given(st.data())
 def test_any_mutation_is_an_error_or_a_sound_header(data):
     content = bytearray(small())
-    for _ in range(data.draw(st.integers(1, 4))):
+    for _unused in range(data.draw(st.integers(1, 4))):
         position = data.draw(st.integers(0, len(content) - 1))
         content[position] = data.draw(st.integers(0, 255))
     try:

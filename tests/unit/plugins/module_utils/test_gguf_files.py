@@ -23,12 +23,12 @@ def shards(tmp_path):
 
 @pytest.fixture
 def dest(tmp_path):
+    (tmp_path / "out").mkdir()
     return tmp_path / "out" / "model.gguf"
 
 
 @pytest.fixture
 def merge(shards, dest):
-    dest.parent.mkdir()
     return LocalMerge(shards[:1], dest)
 
 
@@ -102,7 +102,7 @@ def test_a_shard_that_changes_during_the_merge_is_noticed(merge, shards, dest, m
 
 def test_the_record_makes_the_second_look_cheap(merge, dest, monkeypatch):
     merge.write(nothing)
-    monkeypatch.setattr(Assembly, "equals", lambda *_: pytest.fail("the file was read"))
+    monkeypatch.setattr(Assembly, "equals", lambda *_unused: pytest.fail("the file was read"))
     assert merge.done()
 
 

@@ -84,7 +84,7 @@ def test_same_bytes_as_the_real_tool_on_random_models(tmp_path):
         folder = tmp_path / "shards" / f"{seed:03d}"
         ours = tmp_path / "ours" / f"{seed:03d}.gguf"
         merge = LocalMerge(sorted(folder.iterdir()), ours)
-        merge.write(finish=lambda _: None)
+        merge.write(finish=lambda _unused: None)
         assert sha256_file(ours) == sha256_file(tmp_path / "real" / f"{seed:03d}.gguf"), f"model {seed}"
         shard_counts.add(len(merge.shards))
         kinds |= {item.type for shard in merge.shards for item in shard.header.keys}
@@ -101,7 +101,7 @@ def test_same_bytes_as_the_real_tool_on_random_models(tmp_path):
 def test_same_bytes_as_the_real_tool_on_models_that_load(tmp_path, pattern):
     shards = [Path(shutil.copy(path, tmp_path)) for path in sorted(models.ensure().glob(pattern))]
     tool(tmp_path, "llama-gguf-split", "--merge", shards[0].name, "real")
-    LocalMerge(shards, tmp_path / "ours").write(finish=lambda _: None)
+    LocalMerge(shards, tmp_path / "ours").write(finish=lambda _unused: None)
     assert sha256_file(tmp_path / "ours") == sha256_file(tmp_path / "real")
 
 
@@ -110,13 +110,13 @@ def test_another_alignment_loads_where_the_real_merge_does_not(tmp_path):
     keys, parts = build.small_model()
     first = build.write_shards(tmp_path, build.shards(keys, parts, alignment=64))[0]
     tool(tmp_path, "llama-gguf-split", "--merge", first.name, "real")
-    LocalMerge([first], tmp_path / "ours").write(finish=lambda _: None)
+    LocalMerge([first], tmp_path / "ours").write(finish=lambda _unused: None)
     assert {"real", "ours"} & loadable(tmp_path) == {"ours"}
 
 
 @pytest.mark.bed
 def test_llama_cpp_agrees_on_handcrafted_headers(tmp_path):
-    files = {**LLAMA_CPP_GOOD, **{name: data for name, (data, _) in LLAMA_CPP_BAD.items()}}
+    files = {**LLAMA_CPP_GOOD, **{name: data for name, (data, _unused) in LLAMA_CPP_BAD.items()}}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     # The size of a tensor is unsigned there: only memory for the data would fail, which the dry run does not ask for.
@@ -131,7 +131,7 @@ def test_llama_cpp_loads_whatever_we_accept(tmp_path):
     accepted = set()
     for number in range(MUTATIONS):
         content = bytearray(sound)
-        for _ in range(rng.randrange(1, 3)):
+        for _unused in range(rng.randrange(1, 3)):
             content[rng.randrange(size)] = rng.choice((0, 1, 2, 255, rng.randrange(256)))
         (tmp_path / str(number)).write_bytes(content)
         with contextlib.suppress(LlmError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import datetime
 import email.utils
 import ipaddress
+import socket
 import ssl
 import subprocess
 import sys
@@ -71,11 +72,19 @@ def test_an_empty_answer_is_none(scripted):
     ],
 )
 def test_a_status_is_told_with_what_the_server_says(scripted, answer, told):
-    scripted.routes["GET /x"] = answer
+    scripted.routes["GET /x?Signature=canary"] = answer
     with pytest.raises(HttpError) as caught:
         request_json("GET", f"{scripted.url}/x?Signature=canary")
     assert str(caught.value) == f"{scripted.url}/x {told}"
     assert caught.value.status == answer[0]
+
+
+def test_a_storage_host_is_not_quoted(scripted):
+    scripted.routes["GET /x"] = (302, b"", {"Location": "/file?Signature=canary"})
+    scripted.routes["GET /file?Signature=canary"] = (403, {"error": "/file?Signature=canary has expired"})
+    with pytest.raises(HttpError, match=r"/file answered 403 Forbidden\.$") as caught:
+        read(f"{scripted.url}/x")
+    assert caught.value.transient
 
 
 def test_what_is_not_json_is_refused(scripted):
@@ -98,8 +107,16 @@ def test_what_is_no_address_is_refused(url):
 
 def test_silence_ends_after_the_time_out(scripted):
     scripted.routes["GET /x"] = [5.0]
-    with pytest.raises(HttpError, match=r"was silent for 0\.2 s") as caught:
+    with pytest.raises(HttpError, match="no data came for too long") as caught:
         request_json("GET", f"{scripted.url}/x", timeout=0.2)
+    assert caught.value.transient
+
+
+def test_silence_before_the_answer_ends_too():
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}/x"
+        with pytest.raises(HttpError, match=r"was silent for 0\.2 s") as caught:
+            request_json("GET", url, timeout=0.2)
     assert caught.value.transient
 
 
@@ -181,7 +198,7 @@ def test_redirects_in_a_circle_end(scripted):
         read(f"{scripted.url}/x")
 
 
-@pytest.mark.parametrize("location", ["ftp://hub/x", "file:///etc/passwd", "http://"])
+@pytest.mark.parametrize("location", ["ftp://hub/x", "file:///etc/passwd"])
 def test_a_redirect_to_another_kind_of_address_is_refused(scripted, location):
     scripted.routes["GET /x"] = (302, b"", {"Location": location})
     with pytest.raises(HttpError, match="is not an address"):
@@ -351,7 +368,7 @@ def test_pauses_grow_and_are_never_the_same(retries, slept):
 
 
 def test_tries_without_progress_end(retries, slept):
-    with pytest.raises(HttpError, match=r"It failed\. Given up after 8 tries"):
+    with pytest.raises(HttpError, match=r"It failed\. Given up after 8 tries in a row"):
         retries.run(Failing(9, transient=True))
     assert len(slept) == 7
 
@@ -376,7 +393,7 @@ def test_the_server_may_name_the_pause_within_reason(retries, slept, wanted, wai
 
 
 def test_nothing_is_tried_after_the_deadline(slept):
-    with pytest.raises(HttpError, match="Given up after 1 tries"):
+    with pytest.raises(HttpError, match="Given up: the next try would come after the deadline"):
         Retries(time.monotonic() + 5, sleep=slept.append).run(Failing(1, transient=True, retry_after=10.0))
     assert slept == []
 

@@ -127,7 +127,7 @@ def test_refuses_shards_out_of_order():
 
 
 def test_refuses_a_shard_given_twice():
-    first, second, _ = headers(three_shards())
+    first, second, _unused = headers(three_shards())
     assert "00002-of-00003.gguf is shard 2 of 3 by its metadata, but stands in the place of shard 3" in refusal(
         [first, second, second]
     )
@@ -170,7 +170,7 @@ def test_refuses_when_shards_are_missing():
 
 def test_refuses_a_shard_of_a_model_with_another_number_of_shards():
     two_of_four = build.shards(*build.small_model(4))[1]
-    one, _, three = three_shards()
+    one, _unused, three = three_shards()
     assert refusal([renamed(one, 1), renamed(two_of_four, 2), renamed(three, 3)]) == (
         "dir/model-00002-of-00003.gguf is from another model than dir/model-00001-of-00003.gguf: "
         "it is one of 4 shards with 8 tensors in all, not of 3 with 6."
@@ -178,18 +178,18 @@ def test_refuses_a_shard_of_a_model_with_another_number_of_shards():
 
 
 def test_refuses_shards_whose_tensors_do_not_add_up():
-    _, parts = build.small_model()
+    _unused, parts = build.small_model()
     foreign = whole(split_keys(1, 3, 6), [*parts[1], weights("more", (8,))])
-    one, _, three = three_shards()
+    one, _unused, three = three_shards()
     assert refusal([renamed(one, 1), renamed(foreign, 2), renamed(three, 3)]).startswith(
         "The shards of dir/model-00001-of-00003.gguf have 7 tensors in all; expected 6 (split.tensors.count)."
     )
 
 
 def test_refuses_a_tensor_that_two_shards_have():
-    _, parts = build.small_model()
+    _unused, parts = build.small_model()
     foreign = whole(split_keys(1, 3, 6), parts[0])
-    one, _, three = three_shards()
+    one, _unused, three = three_shards()
     assert refusal([renamed(one, 1), renamed(foreign, 2), renamed(three, 3)]) == (
         "dir/model-00002-of-00003.gguf has the tensor 'blk.0.attn_norm.weight', "
         "which dir/model-00001-of-00003.gguf has too."
@@ -200,9 +200,9 @@ def test_refuses_a_tensor_that_two_shards_have():
     "conflict", [key("general.architecture", STRING, "qwen2"), key("general.unknown", ValueType.UINT8, 1)]
 )
 def test_refuses_metadata_that_the_first_shard_does_not_share(conflict):
-    _, parts = build.small_model()
+    _unused, parts = build.small_model()
     foreign = whole([conflict, *split_keys(1, 3, 6)], parts[1])
-    one, _, three = three_shards()
+    one, _unused, three = three_shards()
     message = refusal([renamed(one, 1), renamed(foreign, 2), renamed(three, 3)])
     assert message.startswith("dir/model-00002-of-00003.gguf is from another model than dir/model-00001-of-00003.gguf")
     assert "differs in the two" in message
@@ -211,7 +211,7 @@ def test_refuses_metadata_that_the_first_shard_does_not_share(conflict):
 def test_accepts_metadata_that_all_shards_share():
     keys, parts = build.small_model()
     same = whole([keys[0], *split_keys(1, 3, 6)], parts[1])
-    one, _, three = three_shards()
+    one, _unused, three = three_shards()
     assert plan_merge([renamed(one, 1), renamed(same, 2), renamed(three, 3)]).tensors == 6
 
 

@@ -20,6 +20,14 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._probe import (
 )
 
 RECORDINGS = sorted((Path(__file__).parent / "fixtures" / "probe").iterdir())
+# 8 tokens in the nanoseconds that Ollama tells; what llama-server tells; else the clock of the test.
+SPEEDS = {
+    "ollama-ollama-0.5.11.ndjson": 9.71,
+    "ollama-ollama-0.34.0.ndjson": 270.79,
+    "openai-llama-server-b11669.sse": 218.91,
+    "openai-ollama-0.5.11.sse": 1.0,
+    "openai-ollama-0.34.0.sse": 1.0,
+}
 
 
 def question(api="openai", timeout=60):
@@ -40,6 +48,7 @@ def test_recorded_streams(recording):
     assert answer.text == "Today the brave river carries a silver feather,"
     assert (answer.model, answer.finish_reason, answer.tokens) == ("tiny", "length", 8)
     assert answer.prompt_tokens > 0
+    assert answer.tokens_per_second == SPEEDS[recording.name]
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
@@ -78,8 +87,9 @@ def test_thinking_of_ollama_is_read():
         Answer(tokens=None, first=1.0, end=2.0),
         Answer(tokens=1, first=1.0, end=2.0),
         Answer(tokens=8, first=1.0, end=1.0),
+        Answer(tokens=8, first=1.0, end=1.0001),
     ],
-    ids=["no text", "no count", "one token", "one piece"],
+    ids=["no text", "no count", "one token", "one piece", "one burst"],
 )
 def test_speed_that_cannot_be_known_is_not_invented(answer):
     assert answer.tokens_per_second is None

@@ -172,10 +172,11 @@ def test_the_right_checksum_passes(merge, dest, shards, tmp_path):
     assert not merge(checksum=digest)["changed"]
 
 
-def test_a_wrong_checksum_leaves_nothing_behind(merge, dest):
+def test_a_wrong_checksum_leaves_nothing_behind(merge, shards, dest):
     result = merge(checksum="0" * 64)
     assert result["failed"]
-    assert f"expected {'0' * 64}. It is what the shards add up to" in result["msg"]
+    assert f"{shards[0]} and its siblings add up to the sha256 " in result["msg"]
+    assert f"; expected {'0' * 64}. The shards or the checksum belong to another release." in result["msg"]
     assert listing(dest.parent) == {}
 
 
@@ -242,7 +243,7 @@ def test_a_truncated_shard_is_refused_before_anything_is_written(merge, shards, 
 
 @pytest.mark.parametrize("check", [True, False])
 def test_too_little_space_is_refused_before_anything_is_written(merge, dest, merged, monkeypatch, check):
-    monkeypatch.setattr(_files.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    monkeypatch.setattr(_files.shutil, "disk_usage", lambda _unused: SimpleNamespace(free=100))
     message = merge(check=check)["msg"]
     assert (
         f"{dest.parent} has too little free space for the merge of 3 shards: {len(merged)} bytes are needed" in message
@@ -297,7 +298,7 @@ def at_change(number, act):
     """A function for on_change that acts at that change."""
     count = itertools.count()
 
-    def change(*_):
+    def change(*_unused):
         if next(count) == number:
             act()
 
@@ -312,7 +313,7 @@ def killed_at(number, run):
             on_change(patch, at_change(number, lambda: os.kill(os.getpid(), signal.SIGKILL)))
             run()
         os._exit(0)
-    _, status = os.waitpid(child, 0)
+    _unused, status = os.waitpid(child, 0)
     assert status in (0, signal.SIGKILL)
     return status != 0
 
@@ -367,9 +368,9 @@ def test_the_data_is_on_disk_before_the_name(merge, dest, monkeypatch):
     named = changes.index(("replace", stage))
     before = changes[:named]
     assert before[-1] == ("fsync", stage)
-    assert {"pwrite", "copy_file_range", "chmod"} <= {name for name, _ in before}
+    assert {"pwrite", "copy_file_range", "chmod"} <= {name for name, _unused in before}
     assert ("fsync", dest.parent) in changes[named:]
-    assert not {"copy_file_range", "chmod"} & {name for name, _ in changes[named:]}
+    assert not {"copy_file_range", "chmod"} & {name for name, _unused in changes[named:]}
 
 
 def test_running_out_of_space_is_one_clear_error(merge, dest, monkeypatch):
