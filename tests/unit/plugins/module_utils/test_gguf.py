@@ -11,7 +11,7 @@ import gguf_build as build
 import pytest
 from gguf_build import BOOL, STRING, array, gguf, key, string
 from gguf_cases import FURTHER_BAD, LLAMA_CPP_BAD, LLAMA_CPP_GOOD
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
@@ -160,6 +160,7 @@ tensors_strategy = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(keys_strategy, tensors_strategy, st.sampled_from([2, 3]), st.sampled_from([1, 32, 64, 4096]))
 def test_what_is_built_is_what_is_parsed(keys, tensors, version, alignment):
     data = build.whole(keys, tensors, version=version, alignment=alignment)
@@ -183,6 +184,7 @@ def encode(item: KeyValue) -> bytes:
     return string(item.key) + kind + item.raw
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(small()) - 1))
 def test_any_prefix_is_an_error_or_an_incomplete_file(cut):
     try:
@@ -192,6 +194,7 @@ def test_any_prefix_is_an_error_or_an_incomplete_file(cut):
     assert not header.complete
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_mutation_is_an_error_or_a_sound_header(data):
     content = bytearray(small())
@@ -209,6 +212,7 @@ def test_any_mutation_is_an_error_or_a_sound_header(data):
         item.value()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 @example(b"GGUF")
 def test_any_bytes_are_an_error_or_a_sound_header(content):

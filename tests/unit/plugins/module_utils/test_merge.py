@@ -9,7 +9,7 @@ import random
 import gguf_build as build
 import pytest
 from gguf_build import STRING, key, split_keys, weights, whole
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
@@ -38,6 +38,7 @@ def three_shards() -> list[bytes]:
     return build.shards(*build.small_model())
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 2**32), st.integers(0, 30), st.integers(1, 20), st.sampled_from([2, 3]), st.sampled_from([1, 32, 64])
 )
