@@ -10,6 +10,8 @@ from pathlib import Path
 
 import nox
 
+from testbed.playbooks import run as run_playbooks
+
 ROOT = Path(__file__).parent
 CACHE = ROOT / ".cache"
 OLDEST_CORE = "2.17"
@@ -171,7 +173,19 @@ def molecule(session: nox.Session) -> None:
     """Molecule scenarios: those named, or all that need no GPU."""
     session.run("python", "-m", "testbed", "build")
     for scenario in session.posargs or SCENARIOS:
-        session.run("molecule", "test", "--scenario-name", scenario, env={"MOLECULE_GLOB": "molecule/*/molecule.yml"})
+        outcome = run_playbooks(
+            ["molecule", "test", "--scenario-name", scenario], {"MOLECULE_GLOB": "molecule/*/molecule.yml"}
+        )
+        if outcome.status != 0:
+            session.error(f"The scenario {scenario} has failed.")
+        # create, prepare, check, converge, idempotence, check, between two times destroy
+        if len(outcome.changed) == 8:
+            predicted, made, _again, after = (sum(recap.values()) for recap in outcome.changed[3:7])
+            if bool(predicted) != bool(made) or after:
+                session.error(f"{scenario}: check mode predicted {predicted} changes, then {after}; {made} were made.")
+            session.log(
+                f"{scenario}: check mode predicted {predicted} changes, {made} were made, {after} predicted after"
+            )
 
 
 @nox.session

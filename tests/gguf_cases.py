@@ -132,6 +132,10 @@ FURTHER_BAD = {
         gguf([struct.pack("<Q", 2**63) + bytes(6)]),
         "the name of key 0 has 9223372036854775808 bytes",
     ),
+    "key of 65536 bytes": (
+        gguf([key("k" * 65536, U32, 1)]),
+        "the name of key 0 has 65536 bytes; expected at most 65535",
+    ),
     "key length past the end": (
         gguf([struct.pack("<Q", 60) + bytes(32)]),
         "the name of key 0 takes 60 bytes at offset 32",

@@ -8,6 +8,6 @@ def test_is_the_pinned_release(host):
 
 
 def test_makes_an_environment_for_the_engines(host):
-    host.check_output("rm -rf /tmp/engine && uv venv --quiet --no-python-downloads --python '>=3.12' /tmp/engine")
-    found = host.check_output("/tmp/engine/bin/python -c 'import sys; print(sys.version_info >= (3, 12))'")
+    host.check_output("rm -rf /opt/engine && uv venv --quiet --no-python-downloads --python '>=3.12' /opt/engine")
+    found = host.check_output("/opt/engine/bin/python -c 'import sys; print(sys.version_info >= (3, 12))'")
     assert found == "True"

@@ -31,9 +31,10 @@ MAX_TENSORS = 1 << 15
 MAX_ALIGNMENT = 1 << 20
 DEFAULT_ALIGNMENT = 32
 
-# From ggml.h (GGML_MAX_DIMS, GGML_MAX_NAME with its NUL) and gguf.h (GGUF_VERSION).
+# From ggml.h (GGML_MAX_DIMS, GGML_MAX_NAME with its NUL), gguf.h (GGUF_VERSION) and, for keys, docs/gguf.md of ggml.
 MAX_DIMS = 4
 MAX_NAME_BYTES = 63
+MAX_KEY_BYTES = (1 << 16) - 1
 VERSION = 3
 
 _MAGIC = b"GGUF"
@@ -429,7 +430,7 @@ def _version(cursor: _Cursor) -> int:
 def _keys(cursor: _Cursor, count: int) -> dict[str, KeyValue]:
     keys: dict[str, KeyValue] = {}
     for index in range(count):
-        key = cursor.text(f"the name of key {index}", MAX_HEADER_BYTES)
+        key = cursor.text(f"the name of key {index}", MAX_KEY_BYTES)
         if not key:
             raise cursor.bad(f"the name of key {index} is empty")
         if key in keys:

@@ -62,13 +62,22 @@ class Content(t.Protocol):
     """A file's bytes from the offset `start` on, as `_http.Body` gives them."""
 
     @property
-    def start(self) -> int: ...
+    def start(self) -> int:
+        """Offset of the first byte that comes, which may be 0 where another one was asked for."""
+
     @property
-    def total(self) -> int | None: ...
+    def total(self) -> int | None:
+        """Size of the whole file, None if it is not told."""
+
     @property
-    def etag(self) -> str | None: ...
-    def chunks(self) -> Iterator[bytes]: ...
-    def abort(self) -> None: ...
+    def etag(self) -> str | None:
+        """A mark of this very content, None if there is none."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes, as they come."""
+
+    def abort(self) -> None:
+        """Make `chunks` fail in the thread that reads it."""
 
 
 class Source(t.Protocol):
@@ -296,7 +305,7 @@ def _checked_commit(answer: str) -> str:
 
 def _checked_file(path: t.Any, size: t.Any, url: str, sha256: t.Any = "", git_blob: t.Any = "") -> RemoteFile:
     """A listed file whose every part has the right type and form: from here on it is trusted to have."""
-    if not isinstance(path, str) or type(size) is not int or size < 0:
+    if not isinstance(path, str) or not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise TypeError(path, size)
     if not re.fullmatch(r"([0-9a-f]{64})?", sha256) or not re.fullmatch(r"([0-9a-f]{40})?", git_blob):
         raise ValueError(sha256, git_blob)

@@ -373,4 +373,4 @@ def _layers(manifest: bytes) -> set[tuple[str, str]]:
 
 
 def _digests(manifest: bytes) -> set[str]:
-    return {digest for _, digest in _layers(manifest)}
+    return {digest for _dummy, digest in _layers(manifest)}

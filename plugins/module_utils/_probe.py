@@ -108,7 +108,7 @@ def parse_ollama(line: bytes) -> Delta:
 
 def parse_openai(line: bytes) -> Delta:
     """A line of /v1/chat/completions. Comments and other fields of server-sent events say nothing."""
-    name, _, data = line.partition(b":")
+    name, _dummy, data = line.partition(b":")
     if name != b"data":
         return Delta()
     if data.strip() == b"[DONE]":

@@ -278,7 +278,7 @@ def transfer(
         }
         while pending:
             status.write()
-            ended, _ = concurrent.futures.wait(pending, _PROGRESS_S, concurrent.futures.FIRST_COMPLETED)
+            ended, _dummy = concurrent.futures.wait(pending, _PROGRESS_S, concurrent.futures.FIRST_COMPLETED)
             for future in ended:
                 future.result()
                 yield pending.pop(future)

@@ -200,7 +200,7 @@ def main() -> None:
             "api": {"type": "str", "choices": ["ollama", "openai"], "default": "openai"},
             "model": {"type": "str", "required": True},
             "prompt": {"type": "str", "default": "Name three rivers."},
-            "max_tokens": {"type": "int", "default": 64},
+            "max_tokens": {"type": "int", "default": 64, "no_log": False},
             "timeout": {"type": "int", "default": 600},
             "api_key": {"type": "str", "no_log": True},
             "api_key_file": {"type": "path", "no_log": False},

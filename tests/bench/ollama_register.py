@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, llmfleet.serving contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -47,7 +46,7 @@ def main() -> None:
                 "ollama_model, file not yet hashed": lambda: register(server, src, recorded=False),
                 "ollama_model, sha256 on record": lambda: register(server, src, recorded=True),
             }
-            rounds = [{way: measure(server, run) for way, run in ways.items()} for _ in range(options.rounds)]
+            rounds = [{way: measure(server, run) for way, run in ways.items()} for _dummy in range(options.rounds)]
     print(f"Ollama {options.version}, model of {options.mb} MB, medians of {options.rounds}")
     print(f"{'way':36}{'seconds':>10}{'bytes written':>16}")
     for way in ways:

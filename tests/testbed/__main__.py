@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _build(_: argparse.Namespace) -> None:
+def _build(_arguments: argparse.Namespace) -> None:
     _step("engine", ensure_engine)
     for name in images.NAMES:
         _step(f"image {name}", images.ensure_image, name)
@@ -76,7 +76,7 @@ def _down(arguments: argparse.Namespace) -> None:
     hosts.down(arguments.names or hosts.containers())
 
 
-def _list(_: argparse.Namespace) -> None:
+def _list(_arguments: argparse.Namespace) -> None:
     ensure_engine()
     own = f"--filter=label={LABEL}"
     for kind, command, columns in (
@@ -96,7 +96,7 @@ def _commit(arguments: argparse.Namespace) -> None:
     print(hosts.hub_commit(arguments.repository))
 
 
-def _remove(_: argparse.Namespace) -> None:
+def _remove(_arguments: argparse.Namespace) -> None:
     ensure_engine()
     hosts.down(hosts.containers())
     hosts.remove_network()

@@ -170,7 +170,7 @@ def _own(name: str) -> dict[str, Any] | None:
     if result.returncode != 0:
         return None
     found: dict[str, Any] = json.loads(result.stdout)[0]
-    label, _, value = LABEL.partition("=")
+    label, _dummy, value = LABEL.partition("=")
     if found["Config"]["Labels"].get(label) != value:
         raise BedError(f"A container named {name} exists and is not the bed's. Remove it, or choose another name.")
     return found

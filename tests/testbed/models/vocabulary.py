@@ -94,7 +94,7 @@ def vocabulary() -> Vocabulary:
     return Vocabulary(
         tokens=(*others, *(word for word, _place in words)),
         merges=tuple((pair[0], pair[1]) for pair in pairs),
-        places=(*(0 for _ in others), *(place for _word, place in words)),
+        places=(*(0 for _dummy in others), *(place for _word, place in words)),
     )
 
 

@@ -39,7 +39,7 @@ class Published:
 
 @pytest.fixture(scope="session")
 def model_bytes() -> tuple[list[bytes], bytes]:
-    keys, _ = build.small_model()
+    keys, _dummy = build.small_model()
     parts = [[build.weights(f"blk.{no}.ffn_up.weight", (256, 3000))] for no in range(3)]
     merged = build.whole([*keys, *build.split_keys(0, 0, 3)], [tensor for part in parts for tensor in part])
     return build.shards(keys, parts), merged

@@ -592,7 +592,7 @@ def test_fault_changed_etag(hub, shard):
 def test_fault_expired_url(hub, shard):
     url, later = signed(hub), signed(hub)
     hub.fault("expired-url", times=1)
-    assert [get(url).status_code for _ in range(2)] == [403, 403]
+    assert [get(url).status_code for _dummy in range(2)] == [403, 403]
     assert get(later).content == shard
 
 

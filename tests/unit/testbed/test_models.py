@@ -256,7 +256,7 @@ def test_shards_and_merged_file_answer_the_same(shards_and_whole):
         with llama_server(model) as server:
             answers.append([server.greedy(prompt) for prompt in ("What is a server?", "你好")])
     assert answers[0] == answers[1]
-    (question, _), (greeting, _) = answers[0]
+    (question, _dummy), (greeting, _dummy) = answers[0]
     assert len(question) == STORY_LENGTH + 1
     assert question != greeting, "the answer must depend on the prompt"
 

@@ -79,7 +79,7 @@ def test_what_hangs_is_killed_with_all_that_it_started(tmp_path):
     with pytest.raises(TimeoutError):
         in_child(hang, 1)
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    for _ in range(500):
+    for _dummy in range(500):
         if not any(runs(pid) for pid in pids):
             break
         time.sleep(0.01)

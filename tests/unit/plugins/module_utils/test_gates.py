@@ -182,7 +182,7 @@ def test_a_gpu_that_is_left_out_breaks_one_rule():
 
 def test_seven_of_eight():
     facts = facts_of(XML)
-    facts["gpus"] = [copy.deepcopy(facts["gpus"][0]) for _ in range(7)]
+    facts["gpus"] = [copy.deepcopy(facts["gpus"][0]) for _dummy in range(7)]
     facts["attached_gpus"] = 7
     assert broken(facts, dataclasses.replace(TWO_H200, count=8)) == [("gpu-count", HOST, "7")]
 

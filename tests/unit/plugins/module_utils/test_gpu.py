@@ -362,7 +362,7 @@ class TestNvidiaSmi:
         with pytest.raises(_gpu.DriverError, match=r"did not answer nvidia-smi within 1 s.*Then reboot"):
             read_facts("nvidia-smi", 1)
         stat = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
-        for _ in range(500):
+        for _dummy in range(500):
             if not stat.exists() or ") Z" in stat.read_text():
                 break
             time.sleep(0.01)

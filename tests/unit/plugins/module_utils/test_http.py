@@ -141,7 +141,7 @@ def test_lines_come_as_they_are_sent(scripted):
     scripted.routes["POST /x"] = [b'{"a": 1}\n', 0.5, b'{"b"', b": 2}\n\n{", b'"c": 3}']
     start = time.monotonic()
     arrived = [(line, time.monotonic() - start) for line in stream_lines("POST", f"{scripted.url}/x", body={})]
-    assert [line for line, _ in arrived] == [b'{"a": 1}', b'{"b": 2}', b'{"c": 3}']
+    assert [line for line, _dummy in arrived] == [b'{"a": 1}', b'{"b": 2}', b'{"c": 3}']
     assert arrived[0][1] < 0.5 <= arrived[1][1]
 
 
@@ -173,7 +173,9 @@ def test_a_token_goes_to_its_own_host_only(scripted, other):
     scripted.routes["GET /away"] = (302, b"", {"Location": other(scripted, "/file?Signature=canary")})
     scripted.routes["GET /file?Signature=canary"] = (200, b"data")
     assert read(f"{scripted.url}/same", token="secret") == b"data"  # noqa: S106 (the tests' own)
-    sent = [(line.split()[1].partition("?")[0], headers.get("Authorization")) for line, headers, _ in scripted.seen]
+    sent = [
+        (line.split()[1].partition("?")[0], headers.get("Authorization")) for line, headers, _dummy in scripted.seen
+    ]
     assert sent == [("/same", "Bearer secret"), ("/away", "Bearer secret"), ("/file", None)]
 
 
@@ -181,7 +183,7 @@ def test_the_next_page_on_another_host_is_asked_for_without_the_token(scripted, 
     scripted.routes["GET /1"] = (200, [1], {"Link": f'<{other(scripted, "/2")}>; rel="next"'})
     scripted.routes["GET /2"] = (200, [2])
     assert list(get_pages(f"{scripted.url}/1", token="secret")) == [[1], [2]]  # noqa: S106 (the tests' own)
-    assert ["Authorization" in headers for _, headers, _ in scripted.seen] == [True, False]
+    assert ["Authorization" in headers for _dummy, headers, _dummy in scripted.seen] == [True, False]
 
 
 def test_the_password_file_of_the_user_is_not_used(scripted, tmp_path):
@@ -374,7 +376,7 @@ def test_tries_without_progress_end(retries, slept):
 
 
 def test_progress_starts_the_count_anew(retries, slept):
-    for _ in range(20):
+    for _dummy in range(20):
         retries.wait(HttpError("It failed.", transient=True))
         retries.progress()
     assert len(slept) == 20

@@ -98,7 +98,7 @@ def test_an_end_before_the_offset_begins_again_once(scripted, dest, download, be
     scripted.routes["GET /file"] = (416, b"", {"Content-Range": "bytes */5"})
     with pytest.raises(LlmError, match=r"file: .* answered 416"):
         run(download())
-    assert [headers.get("Range") for _, headers, _ in scripted.seen] == [f"bytes={begun}-", None]
+    assert [headers.get("Range") for _dummy, headers, _dummy in scripted.seen] == [f"bytes={begun}-", None]
     assert not dest.exists()
     assert download().done == 0
 

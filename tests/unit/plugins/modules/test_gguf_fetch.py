@@ -327,7 +327,7 @@ def test_a_fault_that_passes_is_survived(fetch, hub, published, dest, name, faul
 
 
 def test_bytes_that_arrived_are_not_fetched_again(fetch, hub, published):
-    for _ in range(3):
+    for _dummy in range(3):
         hub.fault("reset", path=SHARD, times=1, after=600_000)
     result = fetch()
     # Each break loses what stood in one buffer.

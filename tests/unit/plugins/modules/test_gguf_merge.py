@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import os
 import signal
@@ -332,17 +333,17 @@ def test_killed_at_any_change_the_destination_is_old_or_new(merge, dest, merged,
     assert number > 20
 
 
+def fail_once_asked(raised):
+    raised.append(OSError(errno.EIO, os.strerror(errno.EIO), "/the/file"))
+    raise raised[0]
+
+
 def test_an_error_at_any_change_leaves_old_or_new(merge, dest, merged, old):
     for number in itertools.count():
         before = old()
-        raised = []
-
-        def fail(raised=raised):
-            raised.append(OSError(errno.EIO, os.strerror(errno.EIO), "/the/file"))
-            raise raised[0]
-
+        raised: list[OSError] = []
         with pytest.MonkeyPatch.context() as patch:
-            on_change(patch, at_change(number, fail))
+            on_change(patch, at_change(number, functools.partial(fail_once_asked, raised)))
             result = merge(force=True, mode="0640")
         require_old_or_new(dest, before, merged)
         if not raised:

@@ -129,7 +129,7 @@ def test_key_goes_to_the_engine_and_not_into_messages(run_module, scripted, tmp_
     for source in ({"api_key": key}, {"api_key_file": str(tmp_path / "key")}):
         result = run_module(llm_probe, url=scripted.url, model="tiny", **source)
         assert (result["text"], result["tokens"], result["tokens_per_second"]) == ("Today", None, None)
-    assert {headers["Authorization"] for _, headers, _ in scripted.seen} == {f"Bearer {key}"}
+    assert {headers["Authorization"] for _dummy, headers, _dummy in scripted.seen} == {f"Bearer {key}"}
     assert len(scripted.seen) == 4
 
     scripted.routes = {"GET /v1/models": (401, {"error": f"key {key} is unknown"})}

@@ -194,8 +194,8 @@ class TestPresent:
             result = run_module(ollama_model, **{**wish, "name": "other"})
             assert result["failed"]
             assert "permission denied" in result["msg"].lower()
-            assert {path: inode for path, (inode, _) in tree(server.models_dir).items()} == {
-                path: inode for path, (inode, _) in before.items()
+            assert {path: inode for path, (inode, _dummy) in tree(server.models_dir).items()} == {
+                path: inode for path, (inode, _dummy) in before.items()
             }
 
 
