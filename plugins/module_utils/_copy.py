@@ -90,6 +90,8 @@ def _copy(piece: FileRange, path: Path) -> None:
         stack.enter_context(os_errors(f"Copying {piece.size} bytes at {piece.offset} of {piece.path} to {path}"))
         source = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
         stack.callback(os.close, source)
+        # A larger read-ahead: the cold merge takes two thirds of the time (tests/bench/merge.py).
+        os.posix_fadvise(source, piece.offset, piece.size, os.POSIX_FADV_SEQUENTIAL)
         target = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         stack.callback(os.close, target)
         done = _copy_in_kernel(source, target, piece)
