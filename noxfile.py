@@ -90,8 +90,9 @@ def build(session: nox.Session) -> None:
     session.run("ansible-galaxy", "collection", "build", "--output-path", str(target), str(tree))
     (archive,) = target.glob("*.tar.gz")
     installed = target / "installed"
-    session.run("ansible-galaxy", "collection", "install", "--offline", "-p", str(installed), str(archive))
+    # Without this the link to the checkout would be found, and nothing would be proved of the archive.
     env = {"ANSIBLE_COLLECTIONS_PATH": str(installed), "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "false"}
+    session.run("ansible-galaxy", "collection", "install", "--offline", "-p", str(installed), str(archive), env=env)
     names = [f"llmfleet.serving.{path.stem}" for path in sorted((ROOT / "plugins" / "modules").glob("*.py"))]
     session.run("ansible-doc", "--json", *names, env=env, silent=True)
     roles = [path.name for path in sorted((ROOT / "roles").iterdir())]

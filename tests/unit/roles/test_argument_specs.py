@@ -12,7 +12,7 @@ ROLES = sorted((Path(__file__).parents[3] / "roles").iterdir())
 
 
 def load(path: Path) -> dict[str, t.Any]:
-    return yaml.safe_load(path.read_text()) or {}
+    return (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
