@@ -147,13 +147,13 @@ def sanity(session: nox.Session) -> None:
 
 @nox.session
 def units(session: nox.Session) -> None:
-    """Unit tests: on the newest ansible-core, on the oldest, and the algorithms on the oldest Python of a host."""
-    session.run("pytest", "-m", "not bed", *session.posargs)
+    """Unit tests that need no test bed: on the newest ansible-core, the oldest, and a host's oldest Python."""
+    session.run("pytest", "-n", "auto", "-m", "not bed", *session.posargs)
     oldest = uv_environment(session, f"core-{OLDEST_CORE}", "3.12")
     host = uv_environment(session, "host-3.9", "3.9")
     env = {"PYTHONPATH": f"{ROOT / '.venv' / 'tree'}:{ROOT / 'tests'}"}
-    session.run(str(oldest / "bin" / "pytest"), "-m", "not bed", "tests/unit/plugins", env=env)
-    session.run(str(host / "bin" / "pytest"), "-m", "not bed", "tests/unit/plugins/module_utils", env=env)
+    session.run(str(oldest / "bin" / "pytest"), "-n", "auto", "-m", "not bed", "tests/unit/plugins", env=env)
+    session.run(str(host / "bin" / "pytest"), "-m", "not bed", "tests/unit/plugins", env=env)
 
 
 @nox.session

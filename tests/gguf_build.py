@@ -126,7 +126,7 @@ def shards(
 def write_shards(folder: Path, files: Sequence[bytes], name: str = "model") -> list[Path]:
     """Write shards under the names that llama.cpp gives them."""
     paths = [folder / f"{name}-{no:05d}-of-{len(files):05d}.gguf" for no in range(1, len(files) + 1)]
-    for path, content in zip(paths, files, strict=True):
+    for path, content in zip(paths, files):
         path.write_bytes(content)
     return paths
 
@@ -191,4 +191,4 @@ def random_tensors(rng: random.Random, count: int) -> list[Weights]:
 def random_parts(rng: random.Random, tensors: Sequence[Weights], count: int) -> list[list[Weights]]:
     """The tensors in their order, in `count` parts, some of which may be empty."""
     cuts = sorted(rng.randrange(len(tensors) + 1) for _unused in range(count - 1))
-    return [list(tensors[start:end]) for start, end in zip([0, *cuts], [*cuts, len(tensors)], strict=True)]
+    return [list(tensors[start:end]) for start, end in zip([0, *cuts], [*cuts, len(tensors)])]

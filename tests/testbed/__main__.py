@@ -17,6 +17,8 @@ from testbed.cache import cache_dir, size_of
 from testbed.engine import LABEL, docker, ensure_engine
 
 _HOSTS = ("node1", "node2")
+_DESCRIPTION = """Simulated 8-GPU hosts in Docker, a model hub and a mirror for them. Without a Docker engine or an
+image registry the bed starts an engine and makes the base images itself; for that it must be root on Debian or Ubuntu."""
 
 
 def main() -> int:
@@ -31,14 +33,14 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m testbed", description=sys.modules["testbed"].__doc__)
+    parser = argparse.ArgumentParser(prog="python -m testbed", description=_DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     build = commands.add_parser("build", help="make everything slow: engine, images, Ollama releases, models")
     build.set_defaults(command=_build)
 
     up = commands.add_parser("up", help="start hosts and the hub, building what is missing")
-    up.add_argument("names", nargs="*", default=_HOSTS, metavar="NAME", help="hosts (default: %(default)s)")
+    up.add_argument("names", nargs="*", default=_HOSTS, metavar="NAME", help=f"hosts (default: {' '.join(_HOSTS)})")
     up.add_argument("--image", choices=hosts.IMAGES, default=hosts.IMAGES[0], help="(default: %(default)s)")
     up.set_defaults(command=_up)
 

@@ -172,7 +172,8 @@ def test_what_is_built_is_what_is_parsed(keys, tensors, version, alignment):
     assert [(tensor.name, tensor.shape, tensor.type) for tensor in header.tensors] == [
         (tensor.name, tensor.shape, tensor.kind) for tensor in tensors
     ]
-    for tensor, built in zip(header.tensors, tensors, strict=True):
+    assert len(header.tensors) == len(tensors)
+    for tensor, built in zip(header.tensors, tensors):
         start = header.data_offset + tensor.offset
         assert data[start : start + tensor.size] == built.data
 
