@@ -18,7 +18,8 @@ from testbed.engine import LABEL, docker, ensure_engine
 
 _HOSTS = ("node1", "node2")
 _DESCRIPTION = """Simulated 8-GPU hosts in Docker, a model hub and a mirror for them. Without a Docker engine or an
-image registry the bed starts an engine and makes the base images itself; for that it must be root on Debian or Ubuntu."""
+image registry the bed starts an engine and makes the base images itself, for which it must be root on Debian or Ubuntu.
+"""
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import random
+import sys
 import time
 
 import pytest
@@ -123,7 +124,10 @@ def test_another_file_is_not_continued(scripted, dest, download, begun):
     assert "Range" not in scripted.seen[0][1]
 
 
-@pytest.mark.parametrize("name", ["fdatasync", "fsync", "pwrite", "replace"])
+BOUND = pytest.mark.skipif(sys.version_info < (3, 10), reason="pathlib of Python 3.9 has bound os.replace at import")
+
+
+@pytest.mark.parametrize("name", ["fdatasync", "fsync", "pwrite", pytest.param("replace", marks=BOUND)])
 def test_a_disk_that_fails_is_told_and_nothing_is_there(scripted, dest, download, monkeypatch, name):
     scripted.routes["GET /file"] = DATA
 

@@ -10,6 +10,7 @@ import itertools
 import os
 import signal
 import stat
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -148,7 +149,7 @@ def test_force_replaces_another_file_and_keeps_its_mode(merge, dest, merged):
     dest.write_bytes(OLD)
     dest.chmod(0o604)
     other = dest.with_name("hard link")
-    other.hardlink_to(dest)
+    os.link(dest, other)
     predicted = merge(force=True, check=True)
     assert dest.read_bytes() == OLD
     result = merge(force=True)
@@ -355,6 +356,7 @@ def test_an_error_at_any_change_leaves_old_or_new(merge, dest, merged, old):
     assert number > 20
 
 
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="pathlib of Python 3.9 has bound os.replace at import")
 def test_the_data_is_on_disk_before_the_name(merge, dest, monkeypatch):
     """A power loss keeps what was synchronised: the file, then its name."""
     changes = []
