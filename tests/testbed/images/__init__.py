@@ -70,10 +70,20 @@ def ensure_image(name: str) -> str:
 
 
 def remove_all() -> None:
-    """Remove every image of the bed, but not the official ones that it is built on."""
-    images = docker("images", "--all", "--quiet", f"--filter=label={LABEL}").stdout.split()
-    if images:
-        docker("image", "rm", "--force", *set(images))
+    """Remove every image of the bed, but not the official ones that it is built on.
+
+    :raises BedError: if one of them cannot be removed.
+    """
+
+    def own() -> set[str]:
+        return set(docker("images", "--all", "--quiet", f"--filter=label={LABEL}").stdout.split())
+
+    # An image takes the unnamed ones below it along, which are an error when their turn comes; one that others are made
+    # of goes only after them.
+    while images := own():
+        said = docker("image", "rm", "--force", *images, check=False).stderr
+        if own() == images:
+            raise BedError(f"These images cannot be removed: {said}")
 
 
 def _build(tag: str, image: _Image) -> None:
