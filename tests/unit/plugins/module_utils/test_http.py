@@ -409,6 +409,7 @@ def test_nothing_is_tried_after_the_deadline(slept):
         ("soon", 0, 0),
         ("-5", 0, 0),
     ],
+    ids=["seconds", "date", "past", "words", "negative"],
 )
 def test_a_pause_is_named_in_seconds_or_as_a_date(scripted, header, low, high):
     scripted.routes["GET /x"] = (429, {}, {"Retry-After": header})
