@@ -114,7 +114,8 @@ def ansible_test_home() -> Path:
         (cache / f"get_pip_{version}.py").write_text(
             "import subprocess, sys\n"
             "subprocess.check_call([sys.executable, '-m', 'ensurepip'])\n"
-            "subprocess.check_call([sys.executable, '-m', 'pip', 'install', *sys.argv[1:]])\n"
+            "wanted = [word for word in sys.argv[1:] if word not in ('--no-setuptools', '--no-wheel')]\n"
+            "subprocess.check_call([sys.executable, '-m', 'pip', 'install', *wanted])\n"
         )
     # It also hides the environment from pip; a file carries over the mirror and the certificates that the user has set.
     known = {"cert": "PIP_CERT", "index-url": "PIP_INDEX_URL", "proxy": "PIP_PROXY"}

@@ -12,9 +12,7 @@ sick driver can block a caller for ever, and because NVML is a C library that ca
 from __future__ import annotations
 
 import ctypes
-import os
 import re
-import subprocess
 import typing as t
 from pathlib import Path
 from xml.etree import ElementTree
@@ -101,9 +99,14 @@ class DriverError(LlmError):
     """The driver is not there, does not work or does not answer."""
 
 
-def read_facts(source: str = "auto", timeout: int = 60) -> Facts:
+# AnsibleModule.run_command, or what takes and gives the same: exit status, output and error output of a command.
+RunCommand = t.Callable[..., "tuple[int, str, str]"]
+
+
+def read_facts(run: RunCommand, source: str = "auto", timeout: int = 60) -> Facts:
     """Ask this host's driver, for at most `timeout` seconds.
 
+    :param run: runs nvidia-smi.
     :param source: `nvml`, `nvidia-smi`, or `auto`: NVML where pynvml is installed, else nvidia-smi.
     :raises DriverError: when there are no facts to be had.
     :raises LlmError: when the time limit is none.
@@ -113,7 +116,7 @@ def read_facts(source: str = "auto", timeout: int = 60) -> Facts:
     if source == "auto":
         source = "nvidia-smi" if pynvml is None else "nvml"
     try:
-        return t.cast(Facts, in_child(_read_nvml if source == "nvml" else _read_smi, timeout))
+        return t.cast(Facts, in_child(_read_nvml if source == "nvml" else lambda: _read_smi(run), timeout))
     except TimeoutError as exc:
         raise DriverError(
             f"The NVIDIA driver did not answer {source} within {timeout} s: it hangs, or a GPU is lost. "
@@ -354,8 +357,8 @@ def systemd_unit(pid: int) -> str | None:
 # --- nvidia-smi
 
 
-def _read_smi() -> Facts:
-    status, output, complaint = _run_smi("-q", "-x")
+def _read_smi(run: RunCommand) -> Facts:
+    status, output, complaint = _run_smi(run, "-q", "-x")
     try:
         facts = parse_smi(output)
     except LlmError as exc:
@@ -363,7 +366,7 @@ def _read_smi() -> Facts:
             raise LlmError(f"{exc} Its error output: {_sentence(complaint)}") from exc
         said = _sentence(complaint or output)
         raise LlmError(f"nvidia-smi ended with status {status}: {said} {_next_step(status)}") from exc
-    nvlinks = parse_nvlinks(_run_smi("nvlink", "-s")[1])
+    nvlinks = parse_nvlinks(_run_smi(run, "nvlink", "-s")[1])
     for gpu in facts["gpus"]:
         gpu["nvlinks"] = nvlinks.get(gpu["uuid"] or "")
         for process in gpu["processes"] or []:
@@ -371,25 +374,15 @@ def _read_smi() -> Facts:
     return facts
 
 
-def _run_smi(*args: str) -> tuple[int, str, str]:
+def _run_smi(run: RunCommand, *args: str) -> tuple[int, str, str]:
     """Exit status, output and error output. The time limit is the caller's."""
-    environment = {**os.environ, "LC_ALL": "C"}
     try:
-        run = subprocess.run(
-            ["nvidia-smi", *args],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            env=environment,
-            check=False,
-        )
+        return run(["nvidia-smi", *args], environ_update={"LC_ALL": "C"}, handle_exceptions=False)
     except OSError as exc:
         raise LlmError(
             f"nvidia-smi cannot be run: {exc.strerror}. Install the driver's tools (package nvidia-smi or "
             "nvidia-utils), or the Python module pynvml (package python3-pynvml or nvidia-ml-py)."
         ) from exc
-    return run.returncode, run.stdout, run.stderr
 
 
 def parse_smi(xml: str) -> Facts:

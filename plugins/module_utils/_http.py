@@ -233,7 +233,6 @@ def _extent(response: requests.Response, url: str, start: int) -> tuple[int, int
     )
 
 
-@contextlib.contextmanager
 def _answer(
     method: str,
     url: str,
@@ -243,19 +242,17 @@ def _answer(
     token: str | None = None,
     timeout: float,
     allow: t.Collection[int] = (200,),
-) -> t.Iterator[requests.Response]:
-    """The open answer to a request, redirects followed, status checked."""
+) -> requests.Response:
+    """The open answer to a request, redirects followed, status checked. It is a context, whose end closes it."""
     here = url
     for _hop in range(_MAX_REDIRECTS):
         response = _send(method, here, headers, body, token if _origin(here) == _origin(url) else None, timeout)
-        with contextlib.closing(response):
-            if response.status_code in _REDIRECTS and method in ("GET", "HEAD"):
-                here = _redirect_target(here, response.headers.get("Location", ""))
-                continue
-            if response.status_code not in allow:
+        if response.status_code in allow:
+            return response
+        with response:
+            if response.status_code not in _REDIRECTS or method not in ("GET", "HEAD"):
                 raise _refusal(response, here, redirected=here != url, token=token)
-            yield response
-            return
+            here = _redirect_target(here, response.headers.get("Location", ""))
     raise HttpError(f"{_public(url)} redirects more than {_MAX_REDIRECTS} times. Check the address.")
 
 

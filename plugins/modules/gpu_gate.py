@@ -195,7 +195,7 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     wanted = {option: params[option] for option in _EXPECTATION if params[option] is not None}
     expectation = dataclasses.replace(PROFILES[params["profile"]], **wanted)
     try:
-        facts = read_facts(params["source"], params["timeout"])
+        facts = read_facts(module.run_command, params["source"], params["timeout"])
         verdict = evaluate(facts, expectation)
     except DriverError as exc:
         facts, verdict = None, no_answer(str(exc))

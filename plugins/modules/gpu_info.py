@@ -224,7 +224,7 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._gpu import read_
 
 
 def run(module: AnsibleModule) -> dict[str, t.Any]:
-    return {"changed": False, **read_facts(module.params["source"], module.params["timeout"])}
+    return {"changed": False, **read_facts(module.run_command, module.params["source"], module.params["timeout"])}
 
 
 def main() -> None:

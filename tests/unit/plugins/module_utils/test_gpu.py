@@ -20,6 +20,7 @@ import pynvml
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from run_command import run_command
 
 from ansible_collections.llmfleet.serving.plugins.module_utils import _gates, _gpu
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
@@ -304,7 +305,7 @@ LINKS = [{"link": link, "active": True, "speed": 26562} for link in range(18)]
 
 class TestNvidiaSmi:
     def facts(self):
-        return read_facts("nvidia-smi", 30)
+        return read_facts(run_command, "nvidia-smi", 30)
 
     def test_two_commands_make_the_facts(self, nvidia_smi):
         nvidia_smi(ANSWERS)
@@ -360,7 +361,7 @@ class TestNvidiaSmi:
     def test_that_hangs_is_killed(self, nvidia_smi, tmp_path):
         nvidia_smi("echo $$ > pid; exec sleep 600")
         with pytest.raises(_gpu.DriverError, match=r"did not answer nvidia-smi within 1 s.*Then reboot"):
-            read_facts("nvidia-smi", 1)
+            read_facts(run_command, "nvidia-smi", 1)
         stat = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
         for _dummy in range(500):
             if not stat.exists() or ") Z" in stat.read_text():
@@ -374,26 +375,26 @@ class TestSources:
     def test_auto_is_nvidia_smi_without_pynvml(self, nvidia_smi, monkeypatch):
         monkeypatch.setattr(_gpu, "pynvml", None)
         nvidia_smi(ANSWERS)
-        assert read_facts()["source"] == "nvidia-smi"
+        assert read_facts(run_command)["source"] == "nvidia-smi"
 
     def test_auto_is_nvml_with_pynvml(self, monkeypatch):
         monkeypatch.setattr(_gpu, "_read_nvml", lambda: {"source": "nvml"})
-        assert read_facts() == {"source": "nvml"}
+        assert read_facts(run_command) == {"source": "nvml"}
 
     def test_nvml_without_pynvml_names_the_packages(self, monkeypatch):
         monkeypatch.setattr(_gpu, "pynvml", None)
         with pytest.raises(_gpu.DriverError, match=r"pynvml is not installed. Install the package python3-pynvml"):
-            read_facts("nvml")
+            read_facts(run_command, "nvml")
 
     def test_a_library_that_crashes_is_an_error(self, monkeypatch):
         monkeypatch.setattr(_gpu, "_read_nvml", lambda: os.kill(os.getpid(), signal.SIGKILL))
         with pytest.raises(_gpu.DriverError, match="Reading the GPUs through nvml ended with signal 9"):
-            read_facts("nvml")
+            read_facts(run_command, "nvml")
 
     @pytest.mark.parametrize("timeout", [-1, 0, 3601])
     def test_a_time_limit_that_is_none_is_refused(self, timeout):
         with pytest.raises(LlmError, match=f"A time limit of {timeout} s is refused: expected 1 to 3600"):
-            read_facts("nvml", timeout)
+            read_facts(run_command, "nvml", timeout)
 
 
 # --- In the test bed: the real nvidia-smi and the real binding over the bed's NVML
@@ -401,10 +402,11 @@ class TestSources:
 PROBE = """
 import json
 from ansible_collections.llmfleet.serving.plugins.module_utils._gpu import DriverError, read_facts
+from run_command import run_command
 answers = {}
 for source in ("nvml", "nvidia-smi"):
     try:
-        answers[source] = read_facts(source, 5)
+        answers[source] = read_facts(run_command, source, 5)
     except DriverError as exc:
         answers[source] = str(exc)
 print(json.dumps(answers))
@@ -439,7 +441,8 @@ def bed():
     try:
         docker("exec", name, "mkdir", "-p", collection)
         docker("cp", str(REPOSITORY / "plugins/module_utils"), f"{name}:{collection}/")
-        docker("cp", pynvml.__file__, f"{name}:/opt/llmfleet/pynvml.py")
+        for file in (pynvml.__file__, str(REPOSITORY / "tests/run_command.py")):
+            docker("cp", file, f"{name}:/opt/llmfleet/")
         yield Bed(name)
     finally:
         hosts.down([name])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible.module_utils.basic import AnsibleModule
+from run_command import run_command
 
 from ansible_collections.llmfleet.serving.plugins.module_utils import _gates, _gpu
 from ansible_collections.llmfleet.serving.plugins.modules import gpu_gate
@@ -52,7 +53,7 @@ def test_passes_a_host_that_is_fit(run_module, two_h200, warnings, check):
     result = run_module(gpu_gate, profile="h200", count=2, source="nvidia-smi", check=check)
     assert set(result) == KEYS
     assert (result["changed"], result["verdict"], result["findings"]) == (False, "pass", [])
-    assert result["facts"] == _gpu.read_facts("nvidia-smi", 60)
+    assert result["facts"] == _gpu.read_facts(run_command, "nvidia-smi", 60)
     assert warnings == []
 
 

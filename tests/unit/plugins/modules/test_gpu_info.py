@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from run_command import run_command
 
 from ansible_collections.llmfleet.serving.plugins.module_utils import _gpu
 from ansible_collections.llmfleet.serving.plugins.modules import gpu_info
@@ -30,7 +31,7 @@ def nvidia_smi(tmp_path, monkeypatch):
 def test_tells_the_facts_and_changes_nothing(run_module, nvidia_smi, check):
     result = run_module(gpu_info, source="nvidia-smi", check=check)
     assert result.pop("changed") is False
-    assert result == _gpu.read_facts("nvidia-smi", 60)
+    assert result == _gpu.read_facts(run_command, "nvidia-smi", 60)
     assert [gpu["name"] for gpu in result["gpus"]] == ["NVIDIA H200", "NVIDIA H200"]
 
 
