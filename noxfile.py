@@ -180,14 +180,13 @@ def molecule(session: nox.Session) -> None:
         )
         if outcome.status != 0:
             session.error(f"The scenario {scenario} has failed.")
-        # create, prepare, check, converge, idempotence, check, between two times destroy
-        if len(outcome.changed) == 8:
-            predicted, made, _again, after = (sum(recap.values()) for recap in outcome.changed[3:7])
-            if bool(predicted) != bool(made) or after:
-                session.error(f"{scenario}: check mode predicted {predicted} changes, then {after}; {made} were made.")
-            session.log(
-                f"{scenario}: check mode predicted {predicted} changes, {made} were made, {after} predicted after"
-            )
+        if "test_sequence" in (ROOT / "molecule" / scenario / "molecule.yml").read_text():
+            continue
+        # destroy, create and prepare come first, destroy comes last; see .config/molecule/config.yml
+        predicted, made, _again, after = (sum(recap.values()) for recap in outcome.changed[3:7])
+        if bool(predicted) != bool(made) or after:
+            session.error(f"{scenario}: check mode predicted {predicted} changes, then {after}; {made} were made.")
+        session.log(f"{scenario}: check mode predicted {predicted} changes, {made} were made, {after} predicted after")
 
 
 @nox.session

@@ -11,7 +11,8 @@ def run_command(
 ) -> tuple[int, str, str]:
     """Exit status, output and error output; a command that is not there raises OSError, as asked for."""
     assert not handle_exceptions
+    environment = {**os.environ, **environ_update}
     done = subprocess.run(
-        argv, capture_output=True, encoding="utf-8", errors="surrogateescape", env={**os.environ, **environ_update}
+        argv, capture_output=True, encoding="utf-8", errors="surrogateescape", env=environment, check=False
     )
     return done.returncode, done.stdout, done.stderr

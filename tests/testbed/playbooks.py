@@ -13,9 +13,8 @@ import sys
 from dataclasses import dataclass
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_RECAP = re.compile(
-    r"^(?P<host>\S+)\s+: ok=\d+\s+changed=(?P<changed>\d+)\s+unreachable=(?P<unreachable>\d+)\s+failed=(?P<failed>\d+)"
-)
+# Molecule frames what a playbook prints, and breaks long lines: what stands before the host and behind the count varies.
+_HOST = re.compile(r"(?P<host>[\w.-]+)\s+: ok=\d+\s+changed=(?P<changed>\d+)\s")
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ def run(argv: list[str], env: dict[str, str] | None = None) -> Outcome:
     :param env: variables on top of the environment.
     """
     recaps: list[dict[str, int]] = []
-    in_recap = False
     with subprocess.Popen(
         argv,
         stdout=subprocess.PIPE,
@@ -44,10 +42,8 @@ def run(argv: list[str], env: dict[str, str] | None = None) -> Outcome:
         for line in process.stdout or ():
             sys.stdout.write(line)
             sys.stdout.flush()
-            match = _RECAP.match(_COLOUR.sub("", line))
-            if match and not in_recap:
+            if "PLAY RECAP" in line:
                 recaps.append({})
-            in_recap = match is not None
-            if match:
+            elif recaps and (match := _HOST.search(_COLOUR.sub("", line))):
                 recaps[-1][match["host"]] = int(match["changed"])
     return Outcome(process.returncode, recaps)
