@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# Molecule frames what a playbook prints, and breaks long lines: what stands before the host and behind the count varies.
+# Molecule frames what a playbook prints, and breaks long lines: what stands before the host and after the count varies.
 _HOST = re.compile(r"(?P<host>[\w.-]+)\s+: ok=\d+\s+changed=(?P<changed>\d+)\s")
 
 
