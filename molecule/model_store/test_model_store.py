@@ -2,19 +2,22 @@
 
 import json
 
-import pytest
-
 MODEL = "/data/models/deepseek-r1-q4.gguf"
 
 
-@pytest.fixture
-def record(host):
-    return json.loads(host.file("/data/models/.deepseek-r1-q4.gguf.llmfleet.json").content_string)
+def read(host, suffix):
+    return json.loads(host.file(f"/data/models/.deepseek-r1-q4.gguf.llmfleet.{suffix}").content_string)
 
 
-def test_is_what_the_record_says(host, record):
-    assert host.check_output(f"sha256sum {MODEL}").split()[0] == record["sha256"]
-    assert len(record["source"]["commit"]) == 40
+def test_is_what_the_record_says(host):
+    assert host.check_output(f"sha256sum {MODEL}").split()[0] == read(host, "json")["sha256"]
+
+
+def test_says_where_it_came_from(host):
+    manifest = read(host, "manifest")
+    assert manifest["wanted"]["repo"] == "unsloth/DeepSeek-R1-GGUF"
+    assert len(manifest["wanted"]["commit"]) == 40
+    assert [len(shard["sha256"]) for shard in manifest["shards"]] == [64] * 9
 
 
 def test_is_readable_by_every_engine(host):
@@ -25,5 +28,6 @@ def test_is_readable_by_every_engine(host):
 def test_leaves_no_shard_and_no_stage(host):
     assert host.check_output("ls -A /data/models").split() == [
         ".deepseek-r1-q4.gguf.llmfleet.json",
+        ".deepseek-r1-q4.gguf.llmfleet.manifest",
         "deepseek-r1-q4.gguf",
     ]
