@@ -20,6 +20,8 @@ LABEL = "llmfleet-bed=1"
 NETWORK = "llmfleet-bed"
 HUB = "llmfleet-hub"
 
+_COMMAND = "dockerd"
+_PID_FILE = Path("/var/run/docker.pid")
 _START_TIMEOUT_S = 60
 
 
@@ -99,15 +101,36 @@ def _start() -> None:
         command(["systemctl", "start", "docker"])
         log = "in the journal of docker.service"
     else:
+        _clear_the_way()
         # In a session of its own, so that it outlives this program.
         path = cache_dir() / "dockerd.log"
         log = str(path)
         with path.open("ab") as file:
             daemon = subprocess.Popen(
-                ["dockerd"], stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                [_COMMAND], stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
             )
     deadline = time.monotonic() + _START_TIMEOUT_S
     while not _answers():
         if (daemon is not None and daemon.poll() is not None) or time.monotonic() > deadline:
             raise BedError(f"The Docker engine was started but does not answer; its log is {log}.")
         time.sleep(0.5)
+
+
+def _clear_the_way() -> None:
+    """Wait for a dockerd that is ending, then remove what one that was killed has left.
+
+    dockerd refuses to start while the process of its PID file lives, even if that is another program by now.
+    """
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while _is_dockerd() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    if not _is_dockerd():
+        _PID_FILE.unlink(missing_ok=True)
+
+
+def _is_dockerd() -> bool:
+    """Whether the process of the PID file is a dockerd."""
+    try:
+        return Path("/proc", _PID_FILE.read_text().strip(), "comm").read_text().strip() == _COMMAND
+    except OSError:
+        return False

@@ -457,3 +457,16 @@ class TestCommandLine:
             assert not (tmp_path / "cache").exists()
         finally:
             docker("network", "rm", other_network)
+
+
+@pytest.mark.parametrize(("pid", "left"), [("self", True), ("1000000000", False), (None, False)])
+def test_only_the_pid_file_of_a_living_dockerd_stands_in_the_way(tmp_path, monkeypatch, pid, left):
+    file = tmp_path / "docker.pid"
+    monkeypatch.setattr(engine, "_PID_FILE", file)
+    monkeypatch.setattr(engine, "_START_TIMEOUT_S", 0)
+    # The tests' own process plays the engine that still runs.
+    monkeypatch.setattr(engine, "_COMMAND", Path("/proc/self/comm").read_text().strip())
+    if pid:
+        file.write_text(pid)
+    engine._clear_the_way()
+    assert file.exists() is left
