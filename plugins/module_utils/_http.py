@@ -187,8 +187,10 @@ class Body:
 
     def abort(self) -> None:
         """Make a `chunks()` that waits in another thread end, with an error or with the end of data."""
+        # A body whose reader has just come to its end has no socket any more: http.client then lacks the attribute.
+        gone = contextlib.suppress(OSError, ValueError, AttributeError)
         # Closing would not wake a waiting reader; shutting the socket down does, under TLS too.
-        with contextlib.suppress(OSError, ValueError), socket.socket(fileno=os.dup(self._response.raw.fileno())) as end:
+        with gone, socket.socket(fileno=os.dup(self._response.raw.fileno())) as end:
             end.shutdown(socket.SHUT_RDWR)
 
 

@@ -417,3 +417,10 @@ def test_a_pause_is_named_in_seconds_or_as_a_date(scripted, header, low, high):
         request_json("GET", f"{scripted.url}/x")
     assert caught.value.transient
     assert low <= caught.value.retry_after <= high
+
+
+def test_a_body_that_has_ended_can_still_be_aborted(scripted):
+    scripted.routes["GET /file"] = (200, b"all of it")
+    with open_body(f"{scripted.url}/file") as body:
+        assert b"".join(body.chunks()) == b"all of it"
+        body.abort()
