@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Work done in a child process, so that it can neither hang nor crash its caller. Private to this collection."""
+"""Work done in child processes, so that it can neither hang nor crash its caller. Private to this collection."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import select
@@ -20,36 +21,99 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._errors import Ll
 # How long a killed child may take to disappear. One that sits in an uninterruptible system call never does.
 _REAP_S = 2.0
 
+# What a child does; its result must be JSON.
+Work = t.Callable[[], t.Any]
 
-def in_child(work: t.Callable[[], t.Any], timeout: float) -> t.Any:
-    """What `work` returns, which must be JSON. Whatever `work` has started is killed before this returns.
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What became of a child's work."""
+
+    value: t.Any = None
+    error: Exception | None = None
+
+    def get(self) -> t.Any:
+        """The result.
+
+        :raises TimeoutError: when the work took too long.
+        :raises ChildProcessError: when the child died without an answer; the text is how ("signal 11").
+        :raises LlmError: when the work raised one.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+def in_child(work: Work, timeout: float) -> t.Any:
+    """What `work` returns. Whatever `work` has started is killed before this returns.
 
     :param timeout: seconds that `work` may take.
-    :raises TimeoutError: when it takes longer.
-    :raises ChildProcessError: when the child dies without an answer; the text is how ("signal 11").
-    :raises LlmError: when `work` raises one.
+    :raises TimeoutError, ChildProcessError, LlmError: as `Answer.get` does.
     """
-    receiver, sender = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _live(sender, work)
-    os.close(sender)
+    return in_children({"": (work, timeout)})[""].get()
+
+
+def in_children(works: t.Mapping[str, tuple[Work, float]]) -> dict[str, Answer]:
+    """Do several things at the same time, each in a child of its own with a time limit of its own, in seconds.
+
+    Whatever they have started is killed before this returns. A work must not call this itself: only the processes of
+    a child's own group are known, so those of a grandchild would survive.
+    """
+    children = {name: _Child(work, timeout) for name, (work, timeout) in works.items()}
     try:
-        message = _receive(receiver, timeout)
+        _listen(list(children.values()))
     finally:
-        os.close(receiver)
-        ended = _end(child)
-    if not message:
-        raise ChildProcessError(ended)
-    answer = json.loads(message)
-    if "error" in answer:
-        raise LlmError(answer["error"])
-    if "bug" in answer:
-        raise RuntimeError(answer["bug"])
-    return answer["value"]
+        answers = {name: child.end() for name, child in children.items()}
+    return answers
 
 
-def _live(sender: int, work: t.Callable[[], t.Any]) -> t.NoReturn:
+def _listen(children: list[_Child]) -> None:
+    """Take what each child says until it has ended or its time is up."""
+    while children:
+        pause = max(0.0, min(child.deadline for child in children) - time.monotonic())
+        readable = select.select([child.receiver for child in children], [], [], pause)[0]
+        children = [child for child in children if not child.ended(child.receiver in readable)]
+
+
+class _Child:
+    """A running child and what it has said so far."""
+
+    def __init__(self, work: Work, timeout: float) -> None:
+        self.receiver, sender = os.pipe()
+        self.deadline = time.monotonic() + timeout
+        self._late = False
+        self._timeout = timeout
+        self._message = b""
+        self._pid = os.fork()
+        if self._pid == 0:
+            _live(sender, work)
+        os.close(sender)
+
+    def ended(self, readable: bool) -> bool:
+        """Take what has come, if anything. True when that was all, or when it is too late for more."""
+        if not readable:
+            self._late = time.monotonic() >= self.deadline
+            return self._late
+        chunk = os.read(self.receiver, 1 << 16)
+        self._message += chunk
+        return not chunk
+
+    def end(self) -> Answer:
+        os.close(self.receiver)
+        ended = _end(self._pid)
+        if self._late:
+            return Answer(error=TimeoutError(f"no answer within {self._timeout:g} s"))
+        if not self._message:
+            return Answer(error=ChildProcessError(ended))
+        said = json.loads(self._message)
+        if "error" in said:
+            return Answer(error=LlmError(said["error"]))
+        if "bug" in said:
+            return Answer(error=RuntimeError(said["bug"]))
+        return Answer(said["value"])
+
+
+def _live(sender: int, work: Work) -> t.NoReturn:
     """The child's whole life. Its own session makes it and the programs that it starts one group to kill."""
     os.setsid()
     try:
@@ -62,18 +126,6 @@ def _live(sender: int, work: t.Callable[[], t.Any]) -> t.NoReturn:
         pipe.write(answer.encode())
     # Not sys.exit: the clean-up handlers and the buffers that the child inherited are the parent's.
     os._exit(0)
-
-
-def _receive(receiver: int, timeout: float) -> bytes:
-    """All that comes before the pipe is closed."""
-    deadline = time.monotonic() + timeout
-    message = b""
-    while select.select([receiver], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        chunk = os.read(receiver, 1 << 16)
-        if not chunk:
-            return message
-        message += chunk
-    raise TimeoutError(f"no answer within {timeout:g} s")
 
 
 def _end(child: int) -> str:

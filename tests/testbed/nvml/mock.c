@@ -60,10 +60,22 @@ nvmlReturn_t mock_gpu(nvmlDevice_t device, int *gpu)
     return error;
 }
 
+/* "!999" in the place of a value is the error that the driver gives for it. */
+static nvmlReturn_t setting_error(int gpu, const char *key)
+{
+    unsigned int error = NVML_SUCCESS;
+    const char *text = profile_text(gpu, key);
+    if (text != NULL)
+        sscanf(text, "!%u", &error);
+    return (nvmlReturn_t)error;
+}
+
 nvmlReturn_t mock_number(nvmlDevice_t device, const char *key, double *value)
 {
     int gpu;
     nvmlReturn_t error = mock_gpu(device, &gpu);
+    if (error == NVML_SUCCESS)
+        error = setting_error(gpu, key);
     if (error == NVML_SUCCESS && !profile_number(gpu, key, value))
         error = NVML_ERROR_NOT_SUPPORTED;
     return error;
@@ -102,6 +114,8 @@ nvmlReturn_t mock_text(nvmlDevice_t device, const char *key, char *buffer, unsig
 {
     int gpu;
     nvmlReturn_t error = mock_gpu(device, &gpu);
+    if (error == NVML_SUCCESS)
+        error = setting_error(gpu, key);
     return error == NVML_SUCCESS ? mock_copy(profile_text(gpu, key), buffer, length) : error;
 }
 

@@ -50,7 +50,8 @@ NUMBER(nvmlDeviceGetMaxPcieLinkGeneration, unsigned int, "pcie_generation", 1)
 NUMBER(nvmlDeviceGetGpuMaxPcieLinkGeneration, unsigned int, "pcie_generation", 1)
 NUMBER(nvmlDeviceGetCurrPcieLinkGeneration, unsigned int, "pcie_generation", 1)
 NUMBER(nvmlDeviceGetMaxPcieLinkWidth, unsigned int, "pcie_width", 1)
-NUMBER(nvmlDeviceGetCurrPcieLinkWidth, unsigned int, "pcie_width", 1)
+NUMBER(nvmlDeviceGetCurrPcieLinkWidth, unsigned int, "pcie_width_now", 1)
+NUMBER(nvmlDeviceGetPcieReplayCounter, unsigned int, "pcie_replays", 1)
 NUMBER(nvmlDeviceGetCurrentClocksEventReasons, unsigned long long, "clock_event_reasons", 1)
 NUMBER(nvmlDeviceGetCurrentClocksThrottleReasons, unsigned long long, "clock_event_reasons", 1)
 
@@ -74,7 +75,6 @@ CONSTANT(nvmlDeviceGetDisplayActive, nvmlEnableState_t, NVML_FEATURE_DISABLED)
 CONSTANT(nvmlDeviceGetAccountingMode, nvmlEnableState_t, NVML_FEATURE_DISABLED)
 CONSTANT(nvmlDeviceGetAccountingBufferSize, unsigned int, 4000)
 CONSTANT(nvmlDeviceGetVirtualizationMode, nvmlGpuVirtualizationMode_t, NVML_GPU_VIRTUALIZATION_MODE_NONE)
-CONSTANT(nvmlDeviceGetPcieReplayCounter, unsigned int, 0)
 CONSTANT(nvmlDeviceGetSupportedClocksEventReasons, unsigned long long, nvmlClocksEventReasonAll)
 CONSTANT(nvmlDeviceGetSupportedClocksThrottleReasons, unsigned long long, nvmlClocksEventReasonAll)
 CONSTANT(nvmlDeviceIsMigDeviceHandle, unsigned int, 0)
@@ -82,8 +82,9 @@ CONSTANT(nvmlDeviceGetMaxMigDeviceCount, unsigned int, 7)
 
 nvmlReturn_t nvmlDeviceValidateInforom(nvmlDevice_t device)
 {
-    int gpu;
-    return mock_gpu(device, &gpu);
+    unsigned int valid;
+    nvmlReturn_t error = mock_uint(device, "inforom_valid", &valid);
+    return error == NVML_SUCCESS && valid == 0 ? NVML_ERROR_CORRUPTED_INFOROM : error;
 }
 
 nvmlReturn_t nvmlDeviceGetPcieThroughput(nvmlDevice_t device, nvmlPcieUtilCounter_t counter, unsigned int *kilobytes)
@@ -276,21 +277,27 @@ IDLE_ENGINE(nvmlDeviceGetDecoderUtilization)
 IDLE_ENGINE(nvmlDeviceGetJpgUtilization)
 IDLE_ENGINE(nvmlDeviceGetOfaUtilization)
 
-/* Current and pending are the same setting: the bed never waits for a reset. */
+/* What is pending comes with the next reset. */
+static nvmlReturn_t get_modes(nvmlDevice_t device, const char *now, const char *next, unsigned int *current,
+                              unsigned int *pending)
+{
+    nvmlReturn_t error = mock_uint(device, now, current);
+    return error == NVML_SUCCESS ? mock_uint(device, next, pending) : error;
+}
+
 nvmlReturn_t nvmlDeviceGetEccMode(nvmlDevice_t device, nvmlEnableState_t *current, nvmlEnableState_t *pending)
 {
-    unsigned int mode = 0;
-    nvmlReturn_t error = mock_uint(device, "ecc_mode", &mode);
-    *current = *pending = (nvmlEnableState_t)mode;
+    unsigned int now = 0, next = 0;
+    nvmlReturn_t error = get_modes(device, "ecc_mode", "ecc_mode_pending", &now, &next);
+    *current = (nvmlEnableState_t)now;
+    *pending = (nvmlEnableState_t)next;
     return error;
 }
 
 nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *current, unsigned int *pending)
 {
-    *current = 0;
-    nvmlReturn_t error = mock_uint(device, "mig_mode", current);
-    *pending = *current;
-    return error;
+    *current = *pending = 0;
+    return get_modes(device, "mig_mode", "mig_mode_pending", current, pending);
 }
 
 /* MIG can be on, but nobody has cut the GPU into instances. */

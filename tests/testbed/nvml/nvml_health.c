@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/time.h>
 
+#define LENGTH(array) (sizeof(array) / sizeof *(array))
+
 /* Field ids that nvidia-smi 550 asks for and that are newer than the nvml.h of CUDA 12.4. */
 #define FIELD_RESET_REQUIRED 226
 #define FIELD_DRAIN_AND_RESET 227
@@ -103,15 +105,15 @@ nvmlReturn_t nvmlDeviceGetRemappedRows(nvmlDevice_t device, unsigned int *correc
     return error;
 }
 
-/* A bank without spare rows left is what makes a remapping fail. */
+/* The next remapping in a bank without spare rows fails. */
 nvmlReturn_t nvmlDeviceGetRowRemapperHistogram(nvmlDevice_t device, nvmlRowRemapperHistogramValues_t *banks)
 {
-    unsigned int failed, total;
-    nvmlReturn_t error = mock_uint(device, "row_remap_failed", &failed);
+    unsigned int without, total;
+    nvmlReturn_t error = mock_uint(device, "row_remap_banks_without", &without);
     if (error == NVML_SUCCESS)
         error = mock_uint(device, "row_remap_banks", &total);
     if (error == NVML_SUCCESS)
-        *banks = (nvmlRowRemapperHistogramValues_t){.max = total - failed, .none = failed};
+        *banks = (nvmlRowRemapperHistogramValues_t){.max = total - without, .none = without};
     return error;
 }
 
@@ -137,10 +139,18 @@ nvmlReturn_t nvmlDeviceGetNvLinkState(nvmlDevice_t device, unsigned int link, nv
 nvmlReturn_t nvmlDeviceGetNvLinkErrorCounter(nvmlDevice_t device, unsigned int link, nvmlNvLinkErrorCounter_t counter,
                                              unsigned long long *count)
 {
+    static const char *const keys[] = {
+        [NVML_NVLINK_ERROR_DL_REPLAY] = "nvlink_replay_errors",
+        [NVML_NVLINK_ERROR_DL_RECOVERY] = "nvlink_recovery_errors",
+        [NVML_NVLINK_ERROR_DL_CRC_FLIT] = "nvlink_crc_errors",
+    };
     int gpu;
-    (void)counter;
-    *count = 0;
-    return nvlink_gpu(device, link, &gpu);
+    unsigned int errors = 0;
+    nvmlReturn_t error = nvlink_gpu(device, link, &gpu);
+    if (error == NVML_SUCCESS && counter < LENGTH(keys) && keys[counter] != NULL)
+        error = mock_uint(device, keys[counter], &errors);
+    *count = errors;
+    return error;
 }
 
 /* Every link ends in one of four NVSwitches. */
@@ -159,6 +169,18 @@ nvmlReturn_t nvmlDeviceGetNvLinkRemotePciInfo_v2(nvmlDevice_t device, unsigned i
     snprintf(pci->busIdLegacy, sizeof pci->busIdLegacy, NVML_DEVICE_PCI_BUS_ID_LEGACY_FMT,
              NVML_DEVICE_PCI_BUS_ID_FMT_ARGS(pci));
     return NVML_SUCCESS;
+}
+
+/* Over PCIe: within a socket through its host bridges, or from one socket to the other. */
+nvmlReturn_t nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t a, nvmlDevice_t b, nvmlGpuTopologyLevel_t *level)
+{
+    unsigned int node_a, node_b;
+    nvmlReturn_t error = mock_uint(a, "numa_node", &node_a);
+    if (error == NVML_SUCCESS)
+        error = mock_uint(b, "numa_node", &node_b);
+    if (error == NVML_SUCCESS)
+        *level = node_a == node_b ? NVML_TOPOLOGY_NODE : NVML_TOPOLOGY_SYSTEM;
+    return error;
 }
 
 nvmlReturn_t nvmlDeviceGetGpuFabricInfo(nvmlDevice_t device, nvmlGpuFabricInfo_t *fabric)
@@ -187,8 +209,7 @@ nvmlReturn_t nvmlDeviceGetGpuFabricInfoV(nvmlDevice_t device, nvmlGpuFabricInfoV
     fabric->status = now.status;
     fabric->cliqueId = now.cliqueId;
     fabric->state = now.state;
-    fabric->healthMask = NVML_GPU_FABRIC_HEALTH_MASK_DEGRADED_BW_NOT_SUPPORTED; /* so on the recorded H200 */
-    return NVML_SUCCESS;
+    return mock_uint(device, "fabric_health", &fabric->healthMask);
 }
 
 nvmlReturn_t nvmlDeviceGetCpuAffinity(nvmlDevice_t device, unsigned int words, unsigned long *cpus)
@@ -254,7 +275,13 @@ static nvmlReturn_t nvlink_field(nvmlDevice_t device, nvmlFieldValue_t *field)
     if (error != NVML_SUCCESS)
         return error;
     field->valueType = NVML_VALUE_TYPE_UNSIGNED_INT;
-    field->value.uiVal = 0; /* errors, and the speed and state of a link that is down */
+    field->value.ullVal = 0; /* also the speed and state of a link that is down */
+    if (field->fieldId == NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY)
+        return uint_field(device, "nvlink_replay_errors", 1, field);
+    if (field->fieldId == NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY)
+        return uint_field(device, "nvlink_recovery_errors", 1, field);
+    if (field->fieldId == NVML_FI_DEV_NVLINK_ERROR_DL_CRC)
+        return uint_field(device, "nvlink_crc_errors", 1, field);
     if (field->fieldId == NVML_FI_DEV_NVLINK_GET_STATE)
         field->value.uiVal = mock_nvlink_active(gpu, field->scopeId);
     else if (field->fieldId == NVML_FI_DEV_NVLINK_GET_SPEED && mock_nvlink_active(gpu, field->scopeId))

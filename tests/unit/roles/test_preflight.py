@@ -29,7 +29,7 @@ FIT_FACTS = {
 }
 FIT = {
     "preflight_memory_min": 64,
-    "preflight_models": [{"name": "big"}],
+    "preflight_models": [{"name": "big", "repo": "acme/big", "revision": "0" * 40}, {"name": "old", "state": "absent"}],
     "preflight_services": [{"name": "one", "model": "big", "port": 1}, {"name": "two", "model": "big", "port": 2}],
 }
 UNFIT = {
@@ -38,7 +38,10 @@ UNFIT = {
     "Service manager: expected systemd, found openrc": {"service_mgr": "openrc"},
     "Python: expected 3.9 or newer, found 3.8.10": {"python_version": "3.8.10"},
     "Memory: expected 64 GiB or more, found 62.5 GiB": {"memtotal_mb": 64_000},
-    "Services: each model must be one of the described models, found unknown big": {"preflight_models": []},
+    "Services: each model must be one of the described models, found unknown none": {
+        "preflight_services": [{"model": "none", "port": 1}]
+    },
+    "Models: each must name its repo and its revision, found none for big": {"preflight_models": [{"name": "big"}]},
     "Services: each must have a port of its own, found 1, 1": {
         "preflight_services": [{"model": "big", "port": 1}, {"model": "big", "port": 1}]
     },
@@ -88,4 +91,6 @@ def test_all_reasons_come_at_once():
     change: dict[str, t.Any] = {}
     for each in UNFIT.values():
         change.update(each)
+    # Two of them are about the services.
+    change["preflight_services"] = [{"model": "none", "port": 1}, {"model": "none", "port": 1}]
     assert len(failures(**change)) == len(UNFIT)

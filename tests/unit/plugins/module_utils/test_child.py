@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.llmfleet.serving.plugins.module_utils._child import in_child
+from ansible_collections.llmfleet.serving.plugins.module_utils._child import in_child, in_children
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
 
 
@@ -84,3 +84,40 @@ def test_what_hangs_is_killed_with_all_that_it_started(tmp_path):
             break
         time.sleep(0.01)
     assert [pid for pid in pids if runs(pid)] == []
+
+
+def test_several_run_at_the_same_time():
+    first, second = os.pipe(), os.pipe()
+
+    def meet(mine, other):
+        os.write(mine[1], b"x")
+        return os.read(other[0], 1).decode()
+
+    works = {"one": (lambda: meet(first, second), 10), "other": (lambda: meet(second, first), 10)}
+    assert {name: answer.get() for name, answer in in_children(works).items()} == {"one": "x", "other": "x"}
+
+
+def test_each_has_its_own_end():
+    def refuse():
+        raise LlmError("the word")
+
+    answers = in_children(
+        {
+            "slow": (lambda: time.sleep(600), 0.5),
+            "fine": (lambda: "x" * 1_000_000, 60),
+            "refused": (refuse, 60),
+            "dead": (lambda: os._exit(3), 60),
+        }
+    )
+    assert answers["fine"].get() == "x" * 1_000_000
+    errors = {name: answer.error for name, answer in answers.items() if answer.error}
+    assert {name: type(error) for name, error in errors.items()} == {
+        "slow": TimeoutError,
+        "refused": LlmError,
+        "dead": ChildProcessError,
+    }
+    assert str(errors["slow"]) == "no answer within 0.5 s"
+
+
+def test_none_is_nothing():
+    assert in_children({}) == {}

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from run_command import run_command
 
-from ansible_collections.llmfleet.serving.plugins.module_utils import _gpu
+from ansible_collections.llmfleet.serving.plugins.module_utils import _gpu, _gpu_facts
 from ansible_collections.llmfleet.serving.plugins.modules import gpu_info
 
 H200 = Path(__file__).parents[4] / "tests/fixtures/recordings/h200-x2-driver580"
@@ -22,7 +22,8 @@ H200 = Path(__file__).parents[4] / "tests/fixtures/recordings/h200-x2-driver580"
 def nvidia_smi(tmp_path, monkeypatch):
     """A host whose nvidia-smi answers what was recorded from two H200."""
     program = tmp_path / "nvidia-smi"
-    program.write_text(f'#!/bin/sh\ncase "$1" in -q) cat {H200}/smi-q.xml ;; nvlink) cat {H200}/topo.txt ;; esac\n')
+    answers = f'case "$*" in "-q -x") cat {H200}/smi-q.xml ;; "nvlink -s" | "topo -m") cat {H200}/topo.txt ;; esac'
+    program.write_text(f"#!/bin/sh\n{answers}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
@@ -38,10 +39,13 @@ def test_tells_the_facts_and_changes_nothing(run_module, nvidia_smi, check):
 def test_every_key_is_documented():
     documented = yaml.safe_load(gpu_info.RETURN)
     gpu = documented["gpus"]["contains"]
-    assert list(documented) == list(_gpu.Facts.__annotations__)
-    assert list(gpu) == list(_gpu.Gpu.__annotations__)
-    assert list(gpu["nvlinks"]["contains"]) == list(_gpu.NvLink.__annotations__)
-    assert list(gpu["processes"]["contains"]) == list(_gpu.Process.__annotations__)
+    assert list(documented) == list(_gpu_facts.Facts.__annotations__)
+    assert list(gpu) == list(_gpu_facts.Gpu.__annotations__)
+    assert list(gpu["nvlinks"]["contains"]) == list(_gpu_facts.NvLink.__annotations__)
+    assert list(gpu["processes"]["contains"]) == list(_gpu_facts.Process.__annotations__)
+    assert list(documented["fabric_manager"]["contains"]) == list(_gpu_facts.FabricManager.__annotations__)
+    assert list(documented["xids"]["contains"]) == list(_gpu_facts.XidEvents.__annotations__)
+    assert documented["schema"]["sample"] == _gpu_facts.SCHEMA
 
 
 def test_without_a_driver_it_fails_clearly(run_module, tmp_path, monkeypatch):
@@ -53,3 +57,18 @@ def test_without_a_driver_it_fails_clearly(run_module, tmp_path, monkeypatch):
 
 def test_a_time_limit_that_is_none_is_refused(run_module):
     assert run_module(gpu_info, timeout=0)["msg"] == "A time limit of 0 s is refused: expected 1 to 3600."
+
+
+def test_a_time_that_is_none_is_refused(run_module):
+    assert run_module(gpu_info, xid_since="yesterday")["msg"].startswith("'yesterday' is not a time: expected one like")
+
+
+def test_xids_before_a_time_are_left_out(run_module, nvidia_smi, tmp_path):
+    log = "1795443369.0 host kernel: NVRM: Xid (PCI:0000:00:06): 79, GPU has fallen off the bus."
+    (tmp_path / "journalctl").write_text(f"#!/bin/sh\necho '{log}'\n")
+    (tmp_path / "journalctl").chmod(0o755)
+    xids = {
+        since: run_module(gpu_info, source="nvidia-smi", xid_since=since)["xids"]
+        for since in ("2026-11-23T14:16:09Z", "2026-11-23T14:16:10Z")
+    }
+    assert [[event["code"] for event in events] for events in xids.values()] == [[79], []]

@@ -1,0 +1,174 @@
+# Copyright (c) 2026, llmfleet.serving contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The verdict on a host's GPUs, also in words, as a table and as JUnit. Private to this collection."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from xml.etree import ElementTree
+
+from ansible_collections.llmfleet.serving.plugins.module_utils._gate_profiles import Expectation
+from ansible_collections.llmfleet.serving.plugins.module_utils._gate_rules import RULES, Rule
+from ansible_collections.llmfleet.serving.plugins.module_utils._gpu_facts import Facts
+
+
+class Finding(t.TypedDict):
+    """One broken rule on one GPU, or on the host as a whole when `gpu` is None."""
+
+    rule: str
+    severity: str
+    gpu: int | None
+    expected: str
+    found: str
+    advice: str
+
+
+class RuleFinding(Finding):
+    """The same, with where the rule's threshold comes from."""
+
+    source: str
+
+
+class Outcome(t.TypedDict):
+    """What became of one rule: pass, warn, fail, or skip where it does not apply."""
+
+    rule: str
+    severity: str
+    outcome: str
+
+
+class Verdict(t.TypedDict):
+    """`verdict` is "fail" when a rule of severity "fail" is broken, else "pass"."""
+
+    verdict: str
+    findings: list[RuleFinding]
+    rules: list[Outcome]
+
+
+def evaluate(facts: Facts, expectation: Expectation) -> Verdict:
+    """All rules on a host's facts."""
+    findings: list[RuleFinding] = []
+    rules: list[Outcome] = []
+    for rule in RULES:
+        if rule.applies(facts, expectation):
+            broken = [_finding(rule, *broken) for broken in rule.check(facts, expectation)]
+            findings += broken
+            rules.append(_outcome(rule, rule.severity if broken else "pass"))
+        else:
+            rules.append(_outcome(rule, "skip"))
+    failed = any(finding["severity"] == "fail" for finding in findings)
+    return {"verdict": "fail" if failed else "pass", "findings": findings, "rules": rules}
+
+
+def refuse(broken: Rule, expected: str, found: str) -> Verdict:
+    """The verdict on a host that cannot be evaluated because of one rule: what cannot be known is not fit."""
+    return {
+        "verdict": "fail",
+        "findings": [_finding(broken, None, expected, found.rstrip("."))],
+        "rules": [_outcome(rule, "fail" if rule is broken else "skip") for rule in RULES],
+    }
+
+
+def _outcome(rule: Rule, outcome: str) -> Outcome:
+    return {"rule": rule.id, "severity": rule.severity, "outcome": outcome}
+
+
+def _finding(rule: Rule, gpu: int | None, expected: str, found: str) -> RuleFinding:
+    return {
+        "rule": rule.id,
+        "severity": rule.severity,
+        "gpu": gpu,
+        "expected": expected,
+        "found": found,
+        "advice": rule.advice,
+        "source": rule.source,
+    }
+
+
+# --- For people
+
+
+class _Trouble(t.NamedTuple):
+    """One thing that is wrong, with all GPUs on which it is."""
+
+    rule: str
+    severity: str
+    gpus: list[int]
+    expected: str
+    found: str
+    advice: str
+
+
+def _troubles(findings: t.Iterable[Finding]) -> list[_Trouble]:
+    found: dict[tuple[str, str, str], _Trouble] = {}
+    for one in findings:
+        key = (one["rule"], one["expected"], one["found"])
+        trouble = found.setdefault(
+            key, _Trouble(one["rule"], one["severity"], [], one["expected"], one["found"], one["advice"])
+        )
+        trouble.gpus.extend([] if one["gpu"] is None else [one["gpu"]])
+    return list(found.values())
+
+
+def describe(findings: t.Iterable[Finding]) -> list[str]:
+    """Findings for people: one line for each thing that is wrong, with all GPUs on which it is."""
+    return [
+        f"{trouble.rule}{_named(trouble.gpus)}: expected {trouble.expected}, found {trouble.found}. {trouble.advice}"
+        for trouble in _troubles(findings)
+    ]
+
+
+def _named(gpus: list[int]) -> str:
+    return f" (GPU{'s' * (len(gpus) > 1)} {_joined(gpus)})" if gpus else ""
+
+
+def _joined(gpus: list[int]) -> str:
+    return ", ".join(str(gpu) for gpu in gpus)
+
+
+_TITLES = ("RESULT", "RULE", "GPU", "EXPECTED", "FOUND")
+
+
+def table(verdict: Verdict) -> str:
+    """All rules, one line each or one for each trouble, the broken ones first."""
+    troubles = _troubles(verdict["findings"])
+    rows = [(one.severity, one.rule, _joined(one.gpus), one.expected, one.found) for one in troubles]
+    rows.sort(key=lambda row: row[0])
+    rows += [(one["outcome"], one["rule"], "", "", "") for one in verdict["rules"] if one["outcome"] == "pass"]
+    rows += [(one["outcome"], one["rule"], "", "", "") for one in verdict["rules"] if one["outcome"] == "skip"]
+    lines = [_TITLES, *(tuple(" ".join(cell.split()) for cell in row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_TITLES))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
+
+# --- For machines
+
+# What XML 1.0 cannot hold, and programs or damaged firmware can say.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit(verdict: Verdict, name: str) -> str:
+    """The verdict as JUnit XML: a test case for each rule. A rule that only warns passes, with its words as output.
+
+    :param name: name of the test suite.
+    """
+    count = [one["outcome"] for one in verdict["rules"]].count
+    attributes = {"tests": str(len(verdict["rules"])), "failures": str(count("fail")), "skipped": str(count("skip"))}
+    suite = ElementTree.Element("testsuite", {"name": _xml_text(name), **attributes})
+    for outcome in verdict["rules"]:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "gpu_gate", "name": outcome["rule"]})
+        said = _xml_text("\n".join(describe(one for one in verdict["findings"] if one["rule"] == outcome["rule"])))
+        if outcome["outcome"] == "fail":
+            ElementTree.SubElement(case, "failure", {"message": said}).text = said
+        elif outcome["outcome"] == "skip":
+            ElementTree.SubElement(case, "skipped")
+        elif said:
+            ElementTree.SubElement(case, "system-out").text = said
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _xml_text(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)

@@ -1,0 +1,71 @@
+#!/usr/bin/python3
+# Copyright (c) 2026, llmfleet.serving contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The GPU gate without Ansible, for the unit that runs at boot: the module's code, with the options of its last pass.
+
+It prints the verdict, keeps or removes the mark of a fenced host, and exits with 1 when the host is not fit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import typing as t
+from pathlib import Path
+
+# This file is run isolated (-I): nothing else that may lie on the path is imported.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
+from ansible_collections.llmfleet.serving.plugins.module_utils._gate import gate
+
+_PAUSE_S = 5
+# What comes up some time after the kernel: the driver, the fabric manager, and with it the NVLinks. Nothing else heals.
+_LATE = ("driver-answers", "fabric", "nvlink", "topology", "gpu-count", "gpu-on-bus")
+
+
+def run_command(argv: list[str], **options: t.Any) -> tuple[int, str, str]:
+    """As AnsibleModule.run_command: exit status, output and error output; 127 for a command that is not there."""
+    env = {**os.environ, **options.get("environ_update", {})}
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", env=env, check=False)
+    except OSError as exc:
+        return 127, "", str(exc)
+    return done.returncode, done.stdout, done.stderr
+
+
+def main(config: dict[str, t.Any]) -> int:
+    """Ask until the host is fit, or is not going to be."""
+    end = time.monotonic() + config["wait"]
+    while True:
+        verdict = gate(run_command, config["options"])
+        late = all(
+            finding["rule"].startswith(_LATE) for finding in verdict["findings"] if finding["severity"] == "fail"
+        )
+        if verdict["verdict"] == "pass" or not late or time.monotonic() >= end:
+            break
+        time.sleep(_PAUSE_S)
+    return _conclude(Path(config["marker"]), verdict)
+
+
+def _conclude(marker: Path, verdict: dict[str, t.Any]) -> int:
+    if verdict["verdict"] == "pass":
+        marker.unlink(missing_ok=True)
+        print("The GPUs are fit.")
+        return 0
+    print(verdict["msg"], file=sys.stderr)
+    fact = {"verdict": "fail", "reasons": verdict["msg"].splitlines()}
+    marker.write_text(json.dumps(fact, indent=4, sort_keys=True, ensure_ascii=False) + "\n")
+    return 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(json.loads(Path(sys.argv[1]).read_text())))
+    except LlmError as error:
+        sys.exit(str(error))
