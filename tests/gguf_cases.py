@@ -16,8 +16,8 @@ U8, U16, U32, I32, I64_TENSOR = ValueType.UINT8, ValueType.UINT16, ValueType.UIN
 F32, Q4_K, I8 = 0, 12, 24
 ALIGNMENT = "general.alignment"
 
-# The handcrafted files of llama.cpp's tests/test-gguf.cpp that must not load, by their names there, and what we say.
-# DATA_* files differ from TENSORS_* ones only in the data that follows, which is not the parser's business.
+# The 33 handcrafted files of llama.cpp's tests/test-gguf.cpp, by their names there. First those that must not load, and
+# what we say of them.
 LLAMA_CPP_BAD = {
     "HEADER_BAD_MAGIC": (gguf(magic=b"FUGG"), "it starts with b'FUGG'; expected b'GGUF'"),
     "HEADER_BAD_VERSION_0": (gguf(version=0), "its version is 0; expected 2 or 3"),
@@ -68,6 +68,14 @@ LLAMA_CPP_BAD = {
         gguf(infos=[info("a", [3], F32, 0), info("b", [3], F32, 12)], data=bytes(24)),
         "the tensor 'b' is at offset 12; expected 32",
     ),
+    "DATA_BAD_ALIGN": (
+        gguf([key(ALIGNMENT, U32, 13)], [info("a", [3], F32, 0), info("b", [3], F32, 13)], bytes(64)),
+        "its alignment is 13; expected a power of two",
+    ),
+    "DATA_INCONSISTENT_ALIGN": (
+        gguf([key(ALIGNMENT, U32, 64)], [info("a", [3], F32, 0), info("b", [3], F32, 32)], bytes(96), alignment=64),
+        "the tensor 'b' is at offset 32; expected 64",
+    ),
     "DATA_MEM_SIZE_OVERFLOW": (
         gguf(infos=[info("a", [2**63 - 64], I8, 0), info("b", [2**63 - 64], I8, 2**63 - 64)], data=bytes(32)),
         "its data up to the tensor 'b' takes 18446744073709551488 bytes, more than a file can have",
@@ -84,7 +92,6 @@ FURTHER_BAD = {
     ),
     "a page of a login server": (b"<!DOCTYPE html><html>" + bytes(99), "it starts with b'<!DO'; expected b'GGUF'"),
     "big-endian": (b"GGUF\0\0\0\3" + bytes(16), "its version reads as a big-endian number"),
-    "zero dimension": (gguf(infos=[info("t", [32, 0], F32, 0)]), "the tensor 't' has the shape [32, 0]"),
     "dimensions 2^32-1": (
         gguf(infos=[string("t") + struct.pack("<IqiQ", 2**32 - 1, 1, F32, 0)], data=bytes(64)),
         "the tensor 't' has 4294967295 dimensions",
@@ -209,12 +216,24 @@ FURTHER_BAD = {
     ),
 }
 
-# And those that llama.cpp loads. Theirs with an empty dimension is refused here: see FURTHER_BAD.
+# One that llama.cpp loads, and no model has.
+LLAMA_CPP_LENIENT = {
+    "TENSORS_ZERO_DIM": (gguf(infos=[info("t", [32, 0], F32, 0)]), "the tensor 't' has the shape [32, 0]"),
+}
+
+# One whose header is sound.
+LLAMA_CPP_CUT = {"DATA_NOT_ENOUGH_DATA": gguf(infos=[info("t", [8], F32, 0)], data=bytes(31))}
+
+# And those that load.
 LLAMA_CPP_GOOD = {
     "HEADER_EMPTY": gguf(),
     "KV_SUCCESS": gguf([key("k", U32, 1), array("l", STRING, ["a", "b"])]),
     "TENSORS_SUCCESS": gguf(infos=[info("t", [8], F32, 0)], data=bytes(32)),
     "TENSORS_CUSTOM_ALIGN": gguf(
         [key(ALIGNMENT, U32, 1)], [info("a", [3], I8, 0), info("b", [3], I8, 3)], bytes(6), alignment=1
+    ),
+    "DATA_SUCCESS": gguf(infos=[info("a", [3], F32, 0), info("b", [8], F32, 32)], data=bytes(range(64))),
+    "DATA_CUSTOM_ALIGN": gguf(
+        [key(ALIGNMENT, U32, 64)], [info("a", [3], F32, 0), info("b", [8], F32, 64)], bytes(range(128)), alignment=64
     ),
 }

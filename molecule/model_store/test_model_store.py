@@ -13,6 +13,17 @@ def test_is_what_the_record_says(host):
     assert host.check_output(f"sha256sum {MODEL}").split()[0] == read(host, "json")["sha256"]
 
 
+def test_everything_is_what_the_list_of_sums_says(host):
+    sums = host.check_output("cat /data/models/SHA256SUMS").splitlines()
+    assert len(sums) > 3
+    host.check_output("cd /data/models && sha256sum --check --strict --quiet SHA256SUMS")
+
+
+def test_repository_is_there_under_its_own_names(host):
+    names = host.check_output("ls /data/models/tiny").split()
+    assert {"config.json", "model.safetensors.index.json", "tokenizer.json"} <= set(names)
+
+
 def test_says_where_it_came_from(host):
     manifest = read(host, "manifest")
     assert manifest["wanted"]["repo"] == "unsloth/DeepSeek-R1-GGUF"
@@ -29,5 +40,7 @@ def test_leaves_no_shard_and_no_stage(host):
     assert host.check_output("ls -A /data/models").split() == [
         ".deepseek-r1-q4.gguf.llmfleet.json",
         ".deepseek-r1-q4.gguf.llmfleet.manifest",
+        "SHA256SUMS",
         "deepseek-r1-q4.gguf",
+        "tiny",
     ]

@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 import shutil
 import typing as t
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
@@ -23,18 +24,21 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._files import (
     require_plain,
     require_space,
     write_json,
-    write_record,
 )
-from ansible_collections.llmfleet.serving.plugins.module_utils._gguf_files import LocalMerge
-from ansible_collections.llmfleet.serving.plugins.module_utils._http import Retries
-from ansible_collections.llmfleet.serving.plugins.module_utils._hub import RemoteFile, Source, select
-from ansible_collections.llmfleet.serving.plugins.module_utils._merge import shard_names
-from ansible_collections.llmfleet.serving.plugins.module_utils._transfer import Download, transfer
+from ansible_collections.llmfleet.serving.plugins.module_utils._gguf import Header, read_header
+from ansible_collections.llmfleet.serving.plugins.module_utils._hub import RemoteFile, select
+from ansible_collections.llmfleet.serving.plugins.module_utils._merge import plan_merge, require_complete, shard_names
+from ansible_collections.llmfleet.serving.plugins.module_utils._output import Output, Part
+from ansible_collections.llmfleet.serving.plugins.module_utils._supply import Supply
+from ansible_collections.llmfleet.serving.plugins.module_utils._transfer import HeadError, read_bytes, transfer
 
 Finish = Callable[[Path], t.Any]
 
 # For journals, records and what else is written meanwhile.
 _RESERVE_BYTES = 16 << 20
+# A source that gave a wrong header has been dropped when that is found out, so another plan is another chance.
+_PLANS = 3
+_HEADERS_AT_ONCE = 8
 
 
 class Fetch:
@@ -43,6 +47,8 @@ class Fetch:
     A manifest beside the result says what it is, so that a host without a network knows when nothing is to be done.
 
     :ivar current: the manifest of what is there now, intact; {} when that is nothing, or something else.
+    :ivar fetched: bytes of files that came in this run, the headers that were read for the plan among them.
+    :ivar missing: bytes of the file system that were still to be taken up before `run`.
     """
 
     def __init__(self, repo: str, commit: str, pattern: str, dest: Path, *, merge: bool) -> None:
@@ -53,8 +59,11 @@ class Fetch:
         self._wanted = {"repo": repo, "commit": commit, "files": pattern}
         self._dest = dest
         self._merge = merge
-        self._hub = ""
-        self._downloads: list[Download] = []
+        self._address = ""
+        self._headers: list[Header] = []
+        self._outputs: list[Output] = []
+        self.fetched = 0
+        self.missing = 0
         # Several tasks may fill one directory: each has a manifest of its own, but only one writes at a time.
         key = hashlib.sha256(f"{repo} {pattern}".encode()).hexdigest()[:12]
         self._manifest = companion(dest if merge else dest / key, "manifest")
@@ -72,8 +81,16 @@ class Fetch:
         """The files that are wanted, or are there."""
         if self._merge:
             return [self._dest]
-        names = [download.file.path for download in self._downloads] or self.current.get("outputs", {})
-        return [self._dest / name for name in names]
+        return [output.dest for output in self._outputs] or [
+            self._dest / name for name in self.current.get("outputs", {})
+        ]
+
+    @property
+    def recorded(self) -> dict[Path, str]:
+        """The sha256 of each file that the manifest lists for exactly what is wanted, intact or not."""
+        manifest = read_json(self._manifest)
+        outputs = manifest.get("outputs", {}) if manifest.get("wanted") == self._wanted else {}
+        return {self._folder / name: sha256 for name, sha256 in outputs.items()}
 
     @property
     def sha256(self) -> str | None:
@@ -82,10 +99,8 @@ class Fetch:
 
     @property
     def changes(self) -> bool:
-        """Whether `run` is going to put a file in place, as far as that can be known before."""
-        if self._missing or not self._in_parts:
-            return bool(self._missing)
-        return not self._merge_of_shards().done()
+        """Whether `run` is going to put a file in place."""
+        return any(not output.present for output in self._outputs)
 
     @contextlib.contextmanager
     def locked(self) -> t.Iterator[None]:
@@ -94,65 +109,63 @@ class Fetch:
         with locked(self._guard):
             yield
 
-    @property
-    def fetched(self) -> int:
-        """Bytes that came from the hub."""
-        return sum(download.fetched for download in self._downloads)
+    def plan(self, supply: Supply, *, force: bool) -> dict[str, t.Any]:
+        """Ask what there is, check that it can be put in place, and return the manifest to be.
 
-    def plan(self, source: Source, retries: Retries, *, force: bool) -> dict[str, t.Any]:
-        """Ask the hub what there is, check that it can be put in place, and return the manifest to be.
+        Of files to be merged the headers are read, so that all that can be wrong with them is found now.
 
         :param force: whether files may be replaced that this collection did not put there.
         """
-        self._hub = source.address
-        files = select(retries.run(lambda: source.files(self._wanted["commit"])), self._wanted["files"])
-        self._downloads = [Download(source, file, dest) for file, dest in zip(files, self._places(files))]
+        files = select(supply.files(), self._wanted["files"])
+        self._address = supply.address
+        self._outputs = [self._merged(supply, files)] if self._merge else [self._as_it_is(file) for file in files]
         if not force:
-            self._require_ours()
-        need = sum(download.file.size - download.done for download in self._downloads)
-        if self._in_parts:
-            need += sum(file.size for file in files)
-        if need:
-            require_space(_existing(self._folder), need + _RESERVE_BYTES, f"{self._dest} and what it is made from")
+            for output in self._outputs:
+                output.require_replaceable()
+        self.missing = sum(output.missing for output in self._outputs)
+        if self.missing:
+            require_space(_existing(self._folder), self.missing + _RESERVE_BYTES, str(self._dest))
         return self._listed()
 
-    def run(self, finish: Finish, *, workers: int, timeout: float, deadline: float, keep_shards: bool) -> bool:
+    def run(self, supply: Supply, finish: Finish, *, workers: int, deadline: float) -> bool:
         """Bring about what was planned. Returns whether a file got its final name.
 
         :param finish: sets owner, mode and the like on a file, before that.
-        :param workers, timeout, deadline: as `transfer` has them.
-        :param keep_shards: whether shards stay on the disk after their merge.
+        :param workers, deadline: as `transfer` has them.
         """
-        changed = bool(self._missing)
-        progress = companion(self._guard, "progress")
-        ready = transfer(self._missing, workers=workers, timeout=timeout, deadline=deadline, progress=progress)
-        with contextlib.closing(ready):
-            for download in ready:
-                download.commit(_leave if self._in_parts else finish)
-        for download in self._downloads:
-            download.adopt()
-        if self._in_parts:
-            changed = self._put_together(finish)
+        changed = self.changes
+        for left in reversed(range(_PLANS)):
+            try:
+                self._transfer(supply, finish, workers=workers, deadline=deadline)
+                break
+            except HeadError:
+                if not left:
+                    raise
+            supply.halt.clear()
+            self.plan(supply, force=True)  # what may be replaced has been found out before
+        for output in self._outputs:
+            output.adopt(self._provenance(output))
         sums = {str(path.relative_to(self._folder)): known_sha256(path) for path in self.paths}
         write_json(self._manifest, {**self._listed(), "outputs": sums})
-        if self._in_parts and not keep_shards:
-            shutil.rmtree(self._shards)
+        if self._merge:
+            # Where versions before 0.2.0 kept the shards for their merge.
+            shutil.rmtree(companion(self._dest, "shards"), ignore_errors=True)
         self.current = self._intact()
         return changed
 
-    @property
-    def _missing(self) -> list[Download]:
-        return [download for download in self._downloads if not download.present]
-
-    @property
-    def _shards(self) -> Path:
-        """The directory that shards wait in for their merge."""
-        return companion(self._dest, "shards")
-
-    @property
-    def _in_parts(self) -> bool:
-        """Whether there are shards to merge. A model in one file goes straight to its place."""
-        return self._merge and self._downloads[0].dest != self._dest
+    def _transfer(self, supply: Supply, finish: Finish, **limits: t.Any) -> None:
+        outputs = [output for output in self._outputs if not output.present]
+        for output in outputs:
+            places = [(part.file, len(part.head), part.offset) for part in output.parts]
+            supply.share(str(output.dest.relative_to(self._folder)), output.size, output.facts, places)
+        ready = transfer(outputs, supply, halt=supply.halt, progress=companion(self._guard, "progress"), **limits)
+        try:
+            with contextlib.closing(ready):
+                for output in ready:
+                    self._require_zero_padding(output)
+                    output.commit(finish, self._provenance(output))
+        finally:
+            self.fetched += sum(output.fetched for output in outputs)
 
     def _intact(self) -> dict[str, t.Any]:
         manifest = read_json(self._manifest)
@@ -164,18 +177,36 @@ class Fetch:
 
     def _listed(self) -> dict[str, t.Any]:
         shards = [
-            {"name": download.file.path, "size": download.file.size, "sha256": download.sha256}
-            for download in self._downloads
+            {"name": part.file.path, "size": part.file.size, "sha256": part.file.sha256 or sha256}
+            for output in self._outputs
+            for part, sha256 in zip(output.parts, output.sums or [""] * len(output.parts))
         ]
-        return {"hub": self._hub, "wanted": self._wanted, "shards": shards}
+        return {"hub": self._address, "wanted": self._wanted, "shards": shards}
 
-    def _places(self, files: list[RemoteFile]) -> list[Path]:
-        """Where each file is put by its download."""
-        if not self._merge:
-            return [self._dest / file.path for file in files]
-        names = [PurePosixPath(file.path).name for file in files]
-        if len(names) == 1 and not PurePosixPath(names[0]).match("*-of-?????.gguf"):
-            return [self._dest]
+    def _provenance(self, output: Output) -> dict[str, t.Any]:
+        paths = [part.file.path for part in output.parts]
+        return {"source": self._address, "repo": self._wanted["repo"], "commit": self._wanted["commit"], "paths": paths}
+
+    def _as_it_is(self, file: RemoteFile) -> Output:
+        return Output(self._dest / file.path, b"", [Part(file, b"", 0)])
+
+    def _merged(self, supply: Supply, files: Sequence[RemoteFile]) -> Output:
+        """The one file that the files become, which are all shards of one model, or one that is not split."""
+        whole = len(files) == 1 and not PurePosixPath(files[0].path).match("*-of-?????.gguf")
+        if not whole:
+            self._require_all_shards([PurePosixPath(file.path).name for file in files])
+        self._headers, heads = self._read_headers(supply, files)
+        if whole:
+            require_complete(self._headers[0])
+            return Output(self._dest, b"", [Part(files[0], b"", 0)])
+        plan = plan_merge(self._headers)
+        parts, offset = [], len(plan.header)
+        for file, header, head in zip(files, self._headers, heads):
+            parts.append(Part(file, head, offset))
+            offset += header.data_size
+        return Output(self._dest, plan.header, parts)
+
+    def _require_all_shards(self, names: list[str]) -> None:
         expected = shard_names(names[0])
         if names != expected:
             differing = sorted(set(names) ^ set(expected)) or names
@@ -184,33 +215,63 @@ class Fetch:
                 f"each once. Too many or missing are: {', '.join(differing[:5])}. Change the pattern, or set merge "
                 "to false."
             )
-        return [self._shards / name for name in names]
 
-    def _require_ours(self) -> None:
-        if not self._in_parts:
-            for download in self._downloads:
-                download.require_replaceable()
-        elif self._dest.exists() and read_record(self._dest) is None and not self._shards.exists():
-            # With shards beside it, it is what an earlier run put there just before it was stopped.
-            raise LlmError(
-                f"{self._dest} exists, and there is no record that this collection put it there. Remove it, name "
-                "another destination, or set force to replace it."
-            )
+    def _read_headers(self, supply: Supply, files: Sequence[RemoteFile]) -> tuple[list[Header], list[bytes]]:
+        with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+            try:
+                found = list(pool.map(lambda file: _read_head(supply, file), files))
+            except BaseException:
+                # The others are waited for when the pool is closed.
+                supply.halt.set()
+                supply.watch()
+                raise
+        self.fetched += sum(len(data) for _dummy, data in found)
+        return [header for header, _dummy in found], [bytes(data[: header.data_offset]) for header, data in found]
 
-    def _merge_of_shards(self) -> LocalMerge:
-        return LocalMerge([download.dest for download in self._downloads], self._dest)
+    def _require_zero_padding(self, output: Output) -> None:
+        """A merge by tensors writes zeros there, so only then do ranges of whole shards give the same bytes."""
+        for part, header in zip(output.parts, self._headers):
+            for offset, size, tensor in header.padding() if part.head else ():
+                piece = memoryview(bytearray(size))
+                output.read_at(offset - len(part.head) + part.offset, piece)
+                if any(piece):
+                    raise LlmError(
+                        f"{part.file.path} is damaged: the padding behind the tensor {tensor!r}, at byte {offset}, is "
+                        "not zero. Get it from another origin."
+                    )
 
-    def _put_together(self, finish: Finish) -> bool:
-        merge = self._merge_of_shards()
-        changed = not merge.done()
-        if changed:
-            merge.write(finish)
-        write_record(self._dest, {"sha256": known_sha256(self._dest)})
-        return changed
+
+class _Start:
+    """The first bytes of a remote file, as far as `read_header` asks for them.
+
+    :ivar came: whether all of them came; if not, it is the supply that failed.
+    """
+
+    def __init__(self, supply: Supply, file: RemoteFile) -> None:
+        self.data = bytearray()
+        self.came = True
+        self._supply = supply
+        self._file = file
+
+    def read(self, offset: int, size: int) -> bytes:
+        self.came = False
+        piece = read_bytes(self._supply, self._file, offset, offset + size)
+        self.came = True
+        self.data += piece
+        return piece
 
 
-def _leave(_path: Path) -> None:
-    """Shards to be merged keep the attributes that they are made with."""
+def _read_head(supply: Supply, file: RemoteFile) -> tuple[Header, bytearray]:
+    """The header of a remote file, and its first bytes, which are more than the header takes."""
+    while True:
+        start = _Start(supply, file)
+        try:
+            return read_header(start.read, file.size, file.path), start.data
+        except LlmError as exc:
+            if not start.came or not file.sha256:
+                raise
+            # A source that has something else under that name and of that size is found out here already.
+            supply.distrust(file, str(exc))
 
 
 def _existing(directory: Path) -> Path:

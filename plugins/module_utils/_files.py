@@ -77,6 +77,11 @@ def require_plain(dest: Path) -> None:
         raise LlmError(f"{dest} is {kind}; expected a regular file or nothing. Remove it or name another destination.")
 
 
+def existing(directory: Path) -> Path:
+    """The directory, or the one above it that exists: both are, or are going to be, on the same file system."""
+    return next(path for path in (directory, *directory.parents) if path.is_dir())
+
+
 def require_space(directory: Path, need: int, purpose: str) -> None:
     """Fail before the first byte when the file system of `directory` has fewer than `need` bytes free."""
     free = shutil.disk_usage(directory).free
@@ -131,16 +136,22 @@ def commit(stage: Path, dest: Path) -> None:
     sync_directory(dest.parent)
 
 
-def _identity(path: Path) -> dict[str, int]:
+def identity(path: Path) -> dict[str, int]:
+    """What tells a file of this host from another one, and from itself after a change."""
     status = path.stat()
     return {"inode": status.st_ino, "mtime_ns": status.st_mtime_ns, "size": status.st_size}
 
 
-def write_json(path: Path, content: dict[str, t.Any]) -> None:
-    """Write a small file of facts, which readers see whole or not at all, also after a power loss."""
+def write_text(path: Path, text: str) -> None:
+    """Write a small file, which readers see whole or not at all, also after a power loss."""
     stage = path.with_name(path.name + ".new")
-    stage.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    stage.write_text(text)
     commit(stage, path)
+
+
+def write_json(path: Path, content: dict[str, t.Any]) -> None:
+    """Write a small file of facts, as `write_text` does."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> dict[str, t.Any]:
@@ -154,7 +165,7 @@ def read_json(path: Path) -> dict[str, t.Any]:
 
 def write_record(dest: Path, facts: dict[str, t.Any]) -> None:
     """Keep what is known of `dest` (its sha256, its source) beside it, bound to the very file it speaks of."""
-    write_json(companion(dest, "json"), {"schema": _RECORD_SCHEMA, "file": _identity(dest), **facts})
+    write_json(companion(dest, "json"), {"schema": _RECORD_SCHEMA, "file": identity(dest), **facts})
 
 
 def read_record(dest: Path) -> dict[str, t.Any] | None:
@@ -165,7 +176,7 @@ def read_record(dest: Path) -> dict[str, t.Any] | None:
     """
     record = read_json(companion(dest, "json"))
     try:
-        known = record.get("schema") == _RECORD_SCHEMA and record.get("file") == _identity(dest)
+        known = record.get("schema") == _RECORD_SCHEMA and record.get("file") == identity(dest)
     except OSError:
         return None
     return record if known else None

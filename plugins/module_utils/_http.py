@@ -34,6 +34,8 @@ _T = t.TypeVar("_T")
 
 # Reads below 64 KiB cost CPU. Above 256 KiB nothing is won, and a slow link would look like a stalled one.
 CHUNK = 256 << 10
+# What to do about data that makes no sense.
+ASK = "The source, or a proxy on the way, is at fault: use another one, or ask who runs it."
 
 # One address of a host; the next one (IPv4 after IPv6) is tried after it.
 _CONNECT_TIMEOUT_S = 10.0
@@ -68,6 +70,13 @@ class HttpError(LlmError):
         )
 
 
+def backoff_s(failures: int, retry_after: float = 0.0) -> float:
+    """Seconds to wait after so many failures in a row: exponential, with jitter, not less than the server asked for."""
+    # Jitter keeps a fleet of hosts from coming back at the same instant.
+    pause = min(_MAX_WAIT_S, 2.0 ** (failures - 2)) * random.uniform(0.5, 1.0)  # noqa: S311 (not a secret)
+    return max(pause, min(retry_after, _MAX_RETRY_AFTER_S))
+
+
 class Retries:
     """How transient failures are waited for: exponential backoff with jitter, under one deadline.
 
@@ -94,9 +103,7 @@ class Retries:
         self._failures += 1
         if not error.transient:
             raise error
-        # Jitter keeps a fleet of hosts from coming back at the same instant.
-        pause = min(_MAX_WAIT_S, 2.0 ** (self._failures - 2)) * random.uniform(0.5, 1.0)  # noqa: S311 (not a secret)
-        pause = max(pause, min(error.retry_after, _MAX_RETRY_AFTER_S))
+        pause = backoff_s(self._failures, error.retry_after)
         if self._failures >= self._tries:
             raise HttpError(f"{error} Given up after {self._failures} tries in a row.", status=error.status)
         if time.monotonic() + pause > self._deadline:
@@ -120,15 +127,17 @@ def request_json(
     token: str | None = None,
     timeout: float = 30.0,
     allow: t.Collection[int] = (200,),
+    direct: bool = False,
 ) -> t.Any:
     """Send a JSON request (no body if `body` is None) and return the JSON answer, None for an empty one. Tried once.
 
     :param token: bearer token for the host of `url`, and for no other host.
     :param timeout: longest silence of the server, in seconds.
     :param allow: statuses that are a success.
+    :param direct: whether the proxy of the environment is passed by, as for a neighbour in the same network.
     :raises HttpError: for every other status, for no answer, and for an answer that is not JSON.
     """
-    with _answer(method, url, body=body, token=token, timeout=timeout, allow=allow) as response:
+    with _answer(method, url, body=body, token=token, timeout=timeout, allow=allow, direct=direct) as response:
         return _json(response, url)
 
 
@@ -160,15 +169,47 @@ def stream_lines(
         yield from filter(None, response.iter_lines(chunk_size=t.cast("int", None if chunked else 1)))
 
 
+class Targets:
+    """Where addresses lead to: a redirect is followed once for all threads, and again when its target has failed.
+
+    Hubs sign what they redirect to, and limit how often they are asked to. No target is ever shown or written down.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._turns: dict[str, threading.Lock] = {}
+        self._known: dict[str, str] = {}
+
+    def get(self, url: str) -> str | None:
+        """The target, as far as it is known."""
+        return self._known.get(url)
+
+    def learn(self, url: str, target: str) -> None:
+        """Let all threads use the target."""
+        self._known[url] = target
+
+    def forget(self, url: str, target: str) -> None:
+        """No thread is to use the target any more; one that another thread has learnt meanwhile stays."""
+        with self._lock:
+            if self._known.get(url) == target:
+                del self._known[url]
+
+    def turn(self, url: str) -> threading.Lock:
+        """Whoever holds this asks for the target; the others wait for the answer."""
+        with self._lock:
+            return self._turns.setdefault(url, threading.Lock())
+
+
 @dataclass(frozen=True)
 class Body:
-    """A file's content on its way from the server, from the offset `start` (bytes) to its end.
+    """A file's content on its way from the server, from the offset `start` to the offset `stop` (bytes).
 
-    `total` is the whole file's size in bytes, None if the server does not say; `etag` is None unless it is a strong
-    one (RFC 9110: only those may be used to continue a download).
+    `total` is the whole file's size in bytes; it and `stop` are None if the server does not say. `etag` is None unless
+    it is a strong one (RFC 9110: only those may be used to continue a download).
     """
 
     start: int
+    stop: int | None
     total: int | None
     etag: str | None
     _response: t.Any
@@ -196,42 +237,82 @@ class Body:
 
 @contextlib.contextmanager
 def open_body(
-    url: str, *, start: int = 0, etag: str | None = None, token: str | None = None, timeout: float = 60.0
+    url: str,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    etag: str | None = None,
+    token: str | None = None,
+    timeout: float = 60.0,
+    targets: Targets | None = None,
+    direct: bool = False,
 ) -> t.Iterator[Body]:
-    """Open a file for reading from the offset `start`. The `Body` begins at 0 instead if the server has no ranges.
+    """Open the bytes from the offset `start` to the offset `stop` (the end, if None) of a file.
+
+    The `Body` is the whole file instead if the server has no ranges.
 
     :param etag: of the file that the bytes before `start` came from; if the server's is another one now, the `Body`
-        begins at 0.
+        is the whole file.
+    :param targets: what is known of redirects, shared by all who open files of one hub.
+    :param direct: whether the proxy of the environment is passed by.
     :raises HttpError: also for an encoded answer, and for one that is not the range that was asked for; status 416
         means that the file ends before `start`.
     """
     headers = {"Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
+    if start or stop is not None:
+        headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         if etag:
             headers["If-Range"] = etag
-    with _answer("GET", url, headers=headers, token=token, timeout=timeout, allow=(200, 206)) as response:
+    request = {"headers": headers, "token": token, "timeout": timeout, "allow": (200, 206), "direct": direct}
+    with _follow(url, targets or Targets(), **request) as response:
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
             raise HttpError(f"{_public(url)} came encoded as {encoding!r}; expected the file as it is.")
-        first, total = _extent(response, url, start)
+        extent = _extent(response, url, start, stop)
         answered = response.headers.get("ETag", "")
-        yield Body(first, total, answered if answered.startswith('"') else None, response, url, timeout)
+        yield Body(*extent, answered if answered.startswith('"') else None, response, url, timeout)
 
 
-def _extent(response: requests.Response, url: str, start: int) -> tuple[int, int | None]:
-    """First offset of the answer and size of the whole file; anything but the rest from `start`, or all, is refused."""
+def _follow(url: str, targets: Targets, **request: t.Any) -> requests.Response:
+    """The open answer to GET, from the target that is known, or else from the one that `url` leads to now."""
+    known = targets.get(url)
+    if known:
+        try:
+            return _answer("GET", url, first=known, **request)
+        except HttpError as exc:
+            # Whatever the failure: the hub may name another target now. An expired signature is no failure at all.
+            targets.forget(url, known)
+            if exc.status not in (401, 403):
+                raise
+    with targets.turn(url):
+        known = targets.get(url)
+        if not known:
+            response = _answer("GET", url, **request)
+            targets.learn(url, response.url)
+            return response
+    return _answer("GET", url, first=known, **request)
+
+
+def _extent(response: requests.Response, url: str, start: int, stop: int | None) -> tuple[int, int | None, int | None]:
+    """First and last-plus-one offset of the answer, and size of the whole file.
+
+    :raises HttpError: for anything but exactly what was asked for, or all.
+    """
+    announced = response.headers.get("Content-Length", "")
+    length = int(announced) if announced.isdigit() else None
     if response.status_code == 200:
-        length = response.headers.get("Content-Length", "")
-        return 0, int(length) if length.isdigit() else None
+        return 0, length, length
     found = response.headers.get("Content-Range", "")
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", found)
     if match:
         first, last, total = (int(group) for group in match.groups())
-        if first == start and last == total - 1:
-            return first, total
+        end = total if stop is None else min(stop, total)
+        if (first, last + 1) == (start, end) and length in (None, end - start):
+            return first, end, total
     raise HttpError(
-        f"{_public(url)} answered with the range {found!r}; expected 'bytes {start}-(size-1)/(size)'.", status=206
+        f"{_public(url)} answered with the range {found!r} in {announced or 'unknown'} bytes; expected "
+        f"'bytes {start}-{'(size-1)' if stop is None else stop - 1}/(size)'. {ASK}",
+        status=206,
     )
 
 
@@ -239,16 +320,24 @@ def _answer(
     method: str,
     url: str,
     *,
+    first: str | None = None,
     headers: dict[str, str] | None = None,
     body: t.Any = None,
     token: str | None = None,
     timeout: float,
     allow: t.Collection[int] = (200,),
+    direct: bool = False,
 ) -> requests.Response:
-    """The open answer to a request, redirects followed, status checked. It is a context, whose end closes it."""
-    here = url
+    """The open answer to a request, redirects followed, status checked. It is a context, whose end closes it.
+
+    :param first: where `url` is known to redirect to, so that `url` itself is not asked.
+    """
+    here = first or url
     for _hop in range(_MAX_REDIRECTS):
-        response = _send(method, here, headers, body, token if _origin(here) == _origin(url) else None, timeout)
+        allowed = token if _origin(here) == _origin(url) else None
+        # The proxy of the environment cannot reach this host's loopback.
+        proxies = _NO_PROXY if direct or _is_loopback(here) else None
+        response = _send(method, here, headers, body, allowed, timeout, proxies)
         if response.status_code in allow:
             return response
         with response:
@@ -259,7 +348,13 @@ def _answer(
 
 
 def _send(
-    method: str, url: str, headers: dict[str, str] | None, body: t.Any, token: str | None, timeout: float
+    method: str,
+    url: str,
+    headers: dict[str, str] | None,
+    body: t.Any,
+    token: str | None,
+    timeout: float,
+    proxies: t.Any,
 ) -> requests.Response:
     connection = session()
     with _readable_errors(url, timeout):
@@ -273,8 +368,7 @@ def _send(
             timeout=(min(timeout, _CONNECT_TIMEOUT_S), timeout),
             allow_redirects=False,
             stream=True,
-            # The proxy of the environment cannot reach this host's loopback.
-            proxies=t.cast("t.Any", _NO_PROXY) if _is_loopback(url) else None,
+            proxies=proxies,
         )
 
 
@@ -332,7 +426,7 @@ def _public(url: str) -> str:
 def _redirect_target(url: str, location: str) -> str:
     target = urljoin(url, location)
     if (_origin(url)[0], _origin(target)[0]) == ("https", "http"):
-        raise HttpError(f"{_public(url)} redirects to {_public(target)}: leaving https is refused.")
+        raise HttpError(f"{_public(url)} redirects to {_public(target)}: leaving https is refused. Use another source.")
     return target
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where model files come from: Hugging Face, ModelScope, their mirrors, a directory. Private to this collection."""
+"""Where model files come from: hubs, mirrors, web servers, directories. Private to this collection."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._files import os_
 from ansible_collections.llmfleet.serving.plugins.module_utils._http import (
     CHUNK,
     Retries,
+    Targets,
     get_pages,
     open_body,
     request_json,
@@ -59,11 +60,15 @@ class RemoteFile:
 
 
 class Content(t.Protocol):
-    """A file's bytes from the offset `start` on, as `_http.Body` gives them."""
+    """A file's bytes from the offset `start` to the offset `stop`, as `_http.Body` gives them."""
 
     @property
     def start(self) -> int:
         """Offset of the first byte that comes, which may be 0 where another one was asked for."""
+
+    @property
+    def stop(self) -> int | None:
+        """Offset behind the last byte that comes, None if it is not told."""
 
     @property
     def total(self) -> int | None:
@@ -84,9 +89,11 @@ class Source(t.Protocol):
     """One repository at its hub. All methods raise LlmError; none repeats a request that failed.
 
     :ivar address: the hub, as a URL or a path.
+    :ivar lists: whether it can tell what files there are.
     """
 
     address: str
+    lists: bool
 
     def commit(self, revision: str) -> str:
         """The commit that a branch or tag stands for now."""
@@ -94,8 +101,13 @@ class Source(t.Protocol):
     def files(self, commit: str, /) -> list[RemoteFile]:
         """All files of the repository at a commit."""
 
-    def open(self, file: RemoteFile, start: int, etag: str | None, /) -> contextlib.AbstractContextManager[Content]:
-        """Open a file at the offset `start`, on the conditions of `_http.open_body`."""
+    def locate(self, commit: str, path: str, /) -> str:
+        """What `RemoteFile.url` is for the file at a path. Nothing is asked."""
+
+    def open(
+        self, file: RemoteFile, start: int, etag: str | None, stop: int | None = None, /
+    ) -> contextlib.AbstractContextManager[Content]:
+        """Open a file from the offset `start` to the offset `stop`, on the conditions of `_http.open_body`."""
 
 
 def source(
@@ -103,8 +115,8 @@ def source(
 ) -> Source:
     """The repository `repo` of a hub.
 
-    :param hub: `huggingface`, `modelscope`, the absolute path of a directory in which `repo` is a subdirectory, or the
-        address of a server with the API of Hugging Face.
+    :param hub: `huggingface`, `modelscope`, the address of a server with the API of Hugging Face, the absolute path of
+        a directory in which `repo` is a subdirectory, or `url`: a web server with such a directory at `endpoint`.
     :param endpoint: address of a mirror that has the API of `hub`; by default the hub itself.
     :param token: is sent to that address only.
     :param timeout: longest silence of the hub, in seconds.
@@ -116,15 +128,16 @@ def source(
         return _Directory(Path(hub), repo)
     if hub.startswith(("http://", "https://")):
         hub, endpoint = "huggingface", endpoint or hub
-    if hub not in _ENDPOINTS:
+    if hub not in _KINDS:
         raise LlmError(
-            f"{hub!r} is no hub; expected huggingface, modelscope, http(s)://... or the path of a directory."
+            f"{hub!r} is no hub; expected huggingface, modelscope, url, http(s)://... or the path of a directory."
         )
-    base = (endpoint or _ENDPOINTS[hub]).rstrip("/")
+    base = (endpoint or _ENDPOINTS.get(hub, "")).rstrip("/")
+    if not base:
+        raise LlmError("The hub is a plain web server (url), but not which one; name its address as the endpoint.")
     if "@" in urlsplit(base).netloc:
         raise LlmError(f"The address of the {hub} hub holds a password, which logs would show. Give a token instead.")
-    kind = _ModelScope if hub == "modelscope" else _HuggingFace
-    return kind(base, repo, token, timeout)
+    return _KINDS[hub](base, repo, token, timeout)
 
 
 def read_token(path: Path) -> str:
@@ -169,17 +182,29 @@ def select(files: t.Iterable[RemoteFile], pattern: str) -> list[RemoteFile]:
 
 
 class _Hub:
-    """What both kinds of hubs have in common."""
+    """What is common to all that is reached by HTTP."""
+
+    lists = True
 
     def __init__(self, address: str, repo: str, token: str | None, timeout: float) -> None:
         self.address = address
         self._repo = repo
         self._token = token
         self._timeout = timeout
+        self._targets = Targets()
 
-    def open(self, file: RemoteFile, start: int, etag: str | None) -> contextlib.AbstractContextManager[Content]:
-        # Always the hub's own address, never a remembered redirect: each opening gets a fresh signature.
-        return open_body(file.url, start=start, etag=etag, token=self._token, timeout=self._timeout)
+    def open(
+        self, file: RemoteFile, start: int, etag: str | None, stop: int | None = None
+    ) -> contextlib.AbstractContextManager[Content]:
+        return open_body(
+            file.url,
+            start=start,
+            stop=stop,
+            etag=etag,
+            token=self._token,
+            timeout=self._timeout,
+            targets=self._targets,
+        )
 
     def _ask(self, url: str) -> t.Any:
         return request_json("GET", url, token=self._token, timeout=self._timeout)
@@ -199,11 +224,13 @@ class _HuggingFace(_Hub):
             pages = get_pages(url, token=self._token, timeout=self._timeout)
             return [self._file(commit, entry) for page in pages for entry in page if entry["type"] == "file"]
 
+    def locate(self, commit: str, path: str) -> str:
+        return f"{self.address}/{self._repo}/resolve/{commit}/{quote(path)}"
+
     def _file(self, commit: str, entry: dict[str, t.Any]) -> RemoteFile:
         # The oid of a file in LFS is that of its pointer.
         sums = {"sha256": entry["lfs"]["oid"]} if entry.get("lfs") else {"git_blob": entry["oid"]}
-        url = f"{self.address}/{self._repo}/resolve/{commit}/{quote(entry['path'])}"
-        return _checked_file(entry["path"], entry["size"], url, **sums)
+        return _checked_file(entry["path"], entry["size"], self.locate(commit, entry["path"]), **sums)
 
 
 class _ModelScope(_Hub):
@@ -219,13 +246,15 @@ class _ModelScope(_Hub):
         with _expected_shape(self._url):
             return [self._file(commit, entry) for entry in self._all(commit, "") if entry["Type"] == "blob"]
 
+    def locate(self, commit: str, path: str) -> str:
+        return f"{self._url}?{urlencode({'Revision': commit, 'FilePath': path})}"
+
     @property
     def _url(self) -> str:
         return f"{self.address}/api/v1/models/{self._repo}/repo"
 
     def _file(self, commit: str, entry: dict[str, t.Any]) -> RemoteFile:
-        url = f"{self._url}?{urlencode({'Revision': commit, 'FilePath': entry['Path']})}"
-        return _checked_file(entry["Path"], entry["Size"], url, sha256=entry["Sha256"])
+        return _checked_file(entry["Path"], entry["Size"], self.locate(commit, entry["Path"]), sha256=entry["Sha256"])
 
     def _all(self, commit: str, root: str) -> list[dict[str, t.Any]]:
         """Everything below `root`; where the list may have been cut, directory by directory."""
@@ -249,8 +278,34 @@ class _ModelScope(_Hub):
         return list(answer["Data"]["Files"] or [])
 
 
+class _PlainUrl(_Hub):
+    """The files of a repository below an address of any web server. It has no list, and no commits."""
+
+    lists = False
+
+    def commit(self, revision: str) -> str:
+        return revision
+
+    def files(self, _commit: str) -> list[RemoteFile]:
+        raise LlmError(
+            f"{self.address} is a plain web server, which has no list of files. Name a manifest, or a hub beside it."
+        )
+
+    def locate(self, _commit: str, path: str) -> str:
+        return f"{self.address}/{self._repo}/{quote(path)}"
+
+
+_KINDS: dict[str, t.Callable[[str, str, str | None, float], Source]] = {
+    "huggingface": _HuggingFace,
+    "modelscope": _ModelScope,
+    "url": _PlainUrl,
+}
+
+
 class _Directory:
     """A directory with the files of a repository, for hosts without a network. Its files are taken as they are."""
+
+    lists = True
 
     def __init__(self, root: Path, repo: str) -> None:
         self.address = str(root)
@@ -265,14 +320,18 @@ class _Directory:
         found = (path for path in self._top.rglob("*") if path.is_file())
         return [self._file(path, path.stat()) for path in found]
 
+    def locate(self, _commit: str, path: str) -> str:
+        return str(self._top / path)
+
     @contextlib.contextmanager
-    def open(self, file: RemoteFile, start: int, _etag: str | None) -> Iterator[Content]:
+    def open(self, file: RemoteFile, start: int, _etag: str | None, stop: int | None = None) -> Iterator[Content]:
         # Not os_errors() around it all: what fails in the caller's block is none of this file's doing.
         with os_errors("Reading the source"):
             stream = Path(file.url).open("rb")  # noqa: SIM115 (closed below)
         with stream:
             stream.seek(start)
-            yield _FileContent(start, os.fstat(stream.fileno()).st_size, stream)
+            size = os.fstat(stream.fileno()).st_size
+            yield _FileContent(start, size if stop is None else min(stop, size), size, stream)
 
     def _file(self, path: Path, status: os.stat_result) -> RemoteFile:
         return RemoteFile(path.relative_to(self._top).as_posix(), status.st_size, "", "", status.st_mtime_ns, str(path))
@@ -281,16 +340,19 @@ class _Directory:
 @dataclass(frozen=True)
 class _FileContent:
     start: int
+    stop: int
     total: int
     _stream: t.BinaryIO
     etag: str | None = None
 
     def chunks(self) -> Iterator[bytes]:
-        while True:
+        left = self.stop - self.start
+        while left > 0:
             with os_errors(f"Reading {self._stream.name}"):
-                data = self._stream.read(CHUNK)
+                data = self._stream.read(min(CHUNK, left))
             if not data:
                 return
+            left -= len(data)
             yield data
 
     def abort(self) -> None:

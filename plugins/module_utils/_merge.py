@@ -34,6 +34,8 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._gguf import (
 # llama.cpp's llama_split_path(); numbers in names count from 1, split.no counts from 0.
 _SHARD_NAME = re.compile(r"(?P<prefix>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf", re.DOTALL)
 
+_ONE_MODEL = "Give the shards of one model, as they were published together."
+
 
 class RangeCopy(t.NamedTuple):
     """Bytes that go from a shard to the merged file as they are.
@@ -88,7 +90,7 @@ def plan_merge(shards: Sequence[Header]) -> MergePlan:
     for index, shard in enumerate(shards):
         _require_place(shard, index, first)
         _require_same_model(shard, first)
-        _require_complete(shard)
+        require_complete(shard)
     if len(shards) != split.count:
         raise LlmError(f"{first.name} is one of {split.count} shards, but {len(shards)} are given. Give all, in order.")
     tensors = _merged_tensors(shards)
@@ -124,14 +126,19 @@ def _require_place(shard: Header, index: int, first: Header) -> None:
     if (split.count, split.tensors) != (expected.count, expected.tensors):
         raise LlmError(
             f"{shard.name} is from another model than {first.name}: it is one of {split.count} shards with "
-            f"{split.tensors} tensors in all, not of {expected.count} with {expected.tensors}."
+            f"{split.tensors} tensors in all, not of {expected.count} with {expected.tensors}. {_ONE_MODEL}"
         )
     name, first_name = _shard_name(shard.name), _shard_name(first.name)
     wanted = f"-{index + 1:05d}-of-{split.count:05d}.gguf"
     if name is None or not shard.name.endswith(wanted):
-        raise LlmError(f"{shard.name} is shard {index + 1} of {split.count} by its metadata; expected NAME{wanted}.")
+        raise LlmError(
+            f"{shard.name} is shard {index + 1} of {split.count} by its metadata; expected NAME{wanted}. Give it "
+            "the name it was published with."
+        )
     if first_name is None or name["prefix"] != first_name["prefix"]:
-        raise LlmError(f"{shard.name} is from another model than {first.name}: their names start differently.")
+        raise LlmError(
+            f"{shard.name} is from another model than {first.name}: their names start differently. {_ONE_MODEL}"
+        )
 
 
 def _require_same_model(shard: Header, first: Header) -> None:
@@ -140,7 +147,8 @@ def _require_same_model(shard: Header, first: Header) -> None:
     for item in shard.keys:
         if not item.key.startswith("split.") and known.get(item.key) != item:
             raise LlmError(
-                f"{shard.name} is from another model than {first.name}: the key {item.key!r} differs in the two."
+                f"{shard.name} is from another model than {first.name}: the key {item.key!r} differs in the two. "
+                f"{_ONE_MODEL}"
             )
     if shard.alignment != first.alignment:
         raise LlmError(
@@ -149,7 +157,8 @@ def _require_same_model(shard: Header, first: Header) -> None:
         )
 
 
-def _require_complete(shard: Header) -> None:
+def require_complete(shard: Header) -> None:
+    """:raises LlmError: when the file has more or fewer bytes than its header speaks of."""
     if not shard.complete:
         expected = shard.data_offset + shard.data_size
         state = "truncated" if shard.file_size < expected else "followed by bytes that do not belong to it"
@@ -166,7 +175,9 @@ def _merged_tensors(shards: Sequence[Header]) -> list[Tensor]:
     for shard in shards:
         for tensor in shard.tensors:
             if tensor.name in owners:
-                raise LlmError(f"{shard.name} has the tensor {tensor.name!r}, which {owners[tensor.name]} has too.")
+                raise LlmError(
+                    f"{shard.name} has the tensor {tensor.name!r}, which {owners[tensor.name]} has too. {_ONE_MODEL}"
+                )
             owners[tensor.name] = shard.name
             merged.append(tensor._replace(offset=base + tensor.offset))
         base += shard.data_size

@@ -4,24 +4,34 @@
 
 """Long search for bytes that the GGUF parser or the merge plan answer with anything but a result or an LlmError.
 
-    FUZZ_EXAMPLES=100000 .venv/bin/pytest tests/fuzz -q
+    FUZZ_EXAMPLES=100000 .venv/bin/pytest tests/fuzz/test_gguf.py -q
 
 Not part of the unit tests. Each example takes a few milliseconds. Hypothesis keeps what it found in .hypothesis/ and
-tries it first the next time; a finding becomes a case of tests/gguf_cases.py.
+tries it first the next time; a finding becomes a case of tests/gguf_cases.py. The corpus is all of those cases, and
+sound files; what each example reads, holds in memory and takes of time is bounded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import signal
+import tracemalloc
+import typing as t
 
 import gguf_build as build
-from gguf_cases import FURTHER_BAD, LLAMA_CPP_BAD, LLAMA_CPP_GOOD
+from gguf_cases import FURTHER_BAD, LLAMA_CPP_BAD, LLAMA_CPP_CUT, LLAMA_CPP_GOOD, LLAMA_CPP_LENIENT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
-from ansible_collections.llmfleet.serving.plugins.module_utils._gguf import Header, padded, read_header
+from ansible_collections.llmfleet.serving.plugins.module_utils._gguf import (
+    MAX_HEADER_BYTES,
+    Header,
+    padded,
+    read_header,
+)
 from ansible_collections.llmfleet.serving.plugins.module_utils._merge import plan_merge
 
 thorough = settings(
@@ -32,8 +42,9 @@ thorough = settings(
 def corpus() -> list[bytes]:
     rng = random.Random(0)
     sound = [build.whole(build.random_keys(rng), build.random_tensors(rng, 4)) for _unused in range(20)]
-    bad = [data for data, _unused in (LLAMA_CPP_BAD | FURTHER_BAD).values()]
-    return [*sound, *bad, *LLAMA_CPP_GOOD.values(), *build.shards(*build.small_model())]
+    bad = [data for data, _unused in (LLAMA_CPP_BAD | LLAMA_CPP_LENIENT | FURTHER_BAD).values()]
+    good = [*LLAMA_CPP_GOOD.values(), *LLAMA_CPP_CUT.values(), *build.shards(*build.small_model())]
+    return [*sound, *bad, *good]
 
 
 # Numbers at which lengths and counts overflow something.
@@ -63,6 +74,48 @@ def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
 
 def parse(data: bytes, name: str = "x.gguf") -> Header:
     return read_header(lambda offset, size: data[offset : offset + size], len(data), name)
+
+
+@contextlib.contextmanager
+def bounded(memory: int) -> t.Iterator[None]:
+    """The block needs at most so many bytes at a time; one that hangs is interrupted."""
+
+    def hangs(*_unused: object) -> t.NoReturn:
+        raise AssertionError("still at it after 30 s")
+
+    before = signal.signal(signal.SIGALRM, hangs)
+    signal.alarm(30)
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] <= memory
+    finally:
+        tracemalloc.stop()
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@thorough
+@given(mutated(corpus()), st.sampled_from([b"\0", b"\xff", b"\1\0\0\0\0\0\0\0"]))
+def test_a_header_of_a_huge_file_is_cheap(data, filler):
+    """Behind the bytes comes a terabyte of others, so nothing that they claim is beyond the end."""
+    reads = []
+
+    def read(offset: int, size: int) -> bytes:
+        reads.append(size)
+        piece = data[offset : offset + size]
+        return piece + (filler * (size // len(filler) + 1))[: size - len(piece)]
+
+    with bounded(4 * MAX_HEADER_BYTES), contextlib.suppress(LlmError):
+        read_header(read, 1 << 40, "x.gguf")
+    assert sum(reads) <= MAX_HEADER_BYTES
+
+
+@thorough
+@given(mutated(corpus()))
+def test_a_small_file_costs_little(data):
+    with bounded(1 << 20), contextlib.suppress(LlmError):
+        parse(data)
 
 
 @thorough

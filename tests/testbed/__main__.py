@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from testbed import BedError, hosts, images, ollama
 from testbed.cache import cache_dir, size_of
-from testbed.engine import LABEL, docker, ensure_engine
+from testbed.engine import LABEL, docker, ensure_engine, ensure_nginx
 
 _HOSTS = ("node1", "node2")
 _DESCRIPTION = """Simulated 8-GPU hosts in Docker, a model hub and a mirror for them. Without a Docker engine or an
@@ -65,6 +65,7 @@ def _build(_arguments: argparse.Namespace) -> None:
     _step("engine", ensure_engine)
     for name in images.NAMES:
         _step(f"image {name}", images.ensure_image, name)
+    _step("nginx", ensure_nginx)
     for version in ollama.VERSIONS:
         _step(f"Ollama {version}", ollama.ensure_release, version)
     _step("models", hosts.models_dir)

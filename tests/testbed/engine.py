@@ -87,6 +87,19 @@ def apt_install(*packages: str) -> None:
     command(["apt-get", "install", "--yes", *packages], env=quiet)
 
 
+def ensure_nginx() -> str:
+    """The program nginx of this machine, installed if it is missing: what serves hosts of a fleet to each other.
+
+    :raises BedError: if there is none and this program may not, or cannot, install it.
+    """
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    if shutil.which("nginx", path=path) is None:
+        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+            raise BedError("There is no nginx. Install one, or run this as root on Debian or Ubuntu.")
+        apt_install("nginx-light")
+    return str(shutil.which("nginx", path=path))
+
+
 def _answers() -> bool:
     return shutil.which("docker") is not None and docker("info", check=False).returncode == 0
 

@@ -33,6 +33,8 @@ def main() -> None:
     parser.add_argument("--url-seconds", type=float, default=3600.0, help="life of a signed URL")
     parser.add_argument("--page-size", type=int, default=1000, help="entries in one page of a Hugging Face tree")
     parser.add_argument("--list-cap", type=int, default=3000, help="entries at which a ModelScope list ends")
+    parser.add_argument("--connection-rate", type=int, help="bytes per second that one connection gets at most")
+    parser.add_argument("--certificate", type=Path, help="PEM file of key and certificate: both ports also take TLS")
     arguments = parser.parse_args()
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -33,7 +33,7 @@ class Cdn:
         path = f"/{repository.id}/{file.sha256}/{file.path}"
         expires, nonce = f"{time.time() + self._url_seconds:.3f}", secrets.token_hex(4)
         query = urlencode({"Expires": expires, "Nonce": nonce, "Signature": self._sign(path, expires, nonce)})
-        return f"http://{urlsplit(request.origin).hostname}:{self._port}{quote(path)}?{query}"
+        return f"{request.scheme}://{urlsplit(request.origin).hostname}:{self._port}{quote(path)}?{query}"
 
     def revoke(self, request: Request) -> None:
         """Let the URL of this request have expired."""
@@ -51,7 +51,7 @@ class Cdn:
         if file is None or file.sha256 != sha256:
             return Reply(subject, _error("NoSuchKey", "The object does not exist"), HTTPStatus.NOT_FOUND, _XML)
         # The storage's own ETag is not the file's hash, as on the real ones; ModelScope's storage adds the hash.
-        content = Content(file.source, file.size, etag=file.sha256[:32], pointer=file.pointer)
+        content = Content(file.source, file.size, etag=f'"{file.sha256[:32]}"', pointer=file.pointer)
         return Reply(subject, content, headers={"X-Linked-ETag": file.sha256})
 
     def _valid(self, request: Request) -> bool:

@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 import typing as t
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from http import HTTPStatus
 
 from testbed.hub.messages import Content, Reply, Request, Transfer, plan
 
@@ -24,8 +26,10 @@ class Fault:
 
     `path` is a glob over the subject of requests: ``owner/name/file``, ``mirror/file``, or the path of the URL.
     `host` restricts it to the ``hub`` or the ``cdn``; None means both. It shows `times` times, or always if None.
-    `after` counts the bytes of one reply's body; replies that are not longer are left alone and not counted.
-    `retry_after` is the value of that header: seconds or an HTTP date. `fired` says how often the fault has shown.
+    `after` counts the bytes of one reply's body; replies that are not longer are left alone and not counted, those of
+    the API too unless it is 0.
+    `retry_after` is the value of that header: seconds or an HTTP date. `rate` is in bytes per second. `seconds` is how
+    long the hub stays down. `fired` says how often the fault has shown.
     """
 
     name: str
@@ -34,6 +38,8 @@ class Fault:
     after: int = 0
     host: t.Literal["hub", "cdn"] | None = None
     retry_after: str = "1"
+    rate: int = 1000
+    seconds: float = 1.0
     fired: int = 0
 
     def __post_init__(self) -> None:
@@ -75,6 +81,15 @@ def _ranged(case: Case) -> bool:
 
 def _signed(case: Case) -> bool:
     return _data(case) and "Signature" in case.request.query
+
+
+def _any(case: Case) -> bool:
+    return not case.fault.after or _data(case)
+
+
+def _holds(case: Case) -> bool:
+    start = case.transfer.start
+    return case.transfer.carries_file and start <= case.fault.after < start + case.transfer.length
 
 
 def _large(case: Case) -> bool:
@@ -119,6 +134,23 @@ def _wrong_content_range(case: Case) -> Transfer:
     return _with_header(case.transfer, "Content-Range", f"bytes {first}-{first + case.transfer.length - 1}/{size}")
 
 
+def _redirect(case: Case, origin: str) -> Transfer:
+    location = {"Location": f"{origin}{case.request.target}"}
+    return plan(case.request, Reply(case.reply.subject, b"", 302, location))
+
+
+def _chunked(case: Case) -> Transfer:
+    headers = {name: value for name, value in case.transfer.reply.headers.items() if name != "Content-Length"}
+    reply = replace(case.transfer.reply, headers={**headers, "Transfer-Encoding": "chunked"})
+    return replace(case.transfer, reply=reply, chunked=True)
+
+
+def _gzip(case: Case) -> Transfer:
+    """The whole file, encoded: a range of it would be one of the encoded bytes."""
+    body = gzip.compress(_file(case).source.read_bytes())
+    return plan(case.request, replace(case.reply, body=body, headers={"Content-Encoding": "gzip"}))
+
+
 def _long_body(case: Case) -> Transfer:
     longer = replace(case.transfer, surplus=SURPLUS)
     return _with_header(longer, "Content-Length", str(longer.length + SURPLUS))
@@ -131,11 +163,8 @@ def _html_page(case: Case) -> Transfer:
 ERRORS = (401, 403, 404, 408, 410, 451, 500, 502, 503, 504)
 
 KINDS: dict[str, Kind] = {
-    **{
-        f"error-{status}": Kind(f"any request is answered {status}", lambda _case: True, _error(status))
-        for status in ERRORS
-    },
-    "rate-limit": Kind("any request is answered 429 with Retry-After", lambda _case: True, _rate_limit),
+    **{f"error-{status}": Kind(f"any request is answered {status}", _any, _error(status)) for status in ERRORS},
+    "rate-limit": Kind("any request is answered 429 with Retry-After", _any, _rate_limit),
     "reset": Kind("the connection is reset (TCP RST) after `after` bytes of the body", _data, _cut("reset")),
     "stall": Kind("nothing follows `after` bytes of the body; the connection stays open", _data, _cut("stall")),
     "short-body": Kind("an orderly close after `after` bytes, fewer than Content-Length", _data, _cut("close")),
@@ -145,19 +174,59 @@ KINDS: dict[str, Kind] = {
         _data,
         lambda case: replace(case.transfer, flip=case.fault.after),
     ),
+    "rotten-byte": Kind(
+        "the lowest bit of the byte at offset `after` of the file is wrong, in every range that holds it",
+        _holds,
+        lambda case: replace(case.transfer, flip=case.fault.after - case.transfer.start),
+    ),
+    "truncated": Kind(
+        "the file has only its first `after` bytes: a range behind them is answered 416",
+        lambda case: case.transfer.carries_file,
+        lambda case: _file_with(case, size=case.fault.after),
+    ),
+    "slow": Kind(
+        "the body trickles at `rate` bytes per second",
+        _data,
+        lambda case: replace(case.transfer, rate=case.fault.rate),
+    ),
+    "chunked": Kind(
+        "the body comes in chunks, without Content-Length",
+        _data,
+        _chunked,
+    ),
+    "gzip": Kind("200 with the whole file encoded: Content-Encoding is gzip", _data, _gzip),
     "no-range": Kind("Range is answered 200 with the whole file", _ranged, lambda case: _file_with(case, ranges=False)),
     "wrong-content-range": Kind("Content-Range tells start, end and total one too high", _ranged, _wrong_content_range),
     "changed-etag": Kind(
         "the data has another ETag (so If-Range fails: 200 with the whole file)",
         _data,
-        lambda case: _file_with(case, etag=f"changed-{_file(case).etag}"),
+        lambda case: _file_with(case, etag=f'"changed-{_file(case).etag[1:]}'),
+    ),
+    "weak-etag": Kind("the ETag is a weak one", _data, lambda case: _file_with(case, etag=f"W/{_file(case).etag}")),
+    "no-etag": Kind("there is no ETag", _data, lambda case: _file_with(case, etag="")),
+    "redirect-loop": Kind(
+        "any request is redirected to itself", _any, lambda case: _redirect(case, case.request.origin)
+    ),
+    "leave-https": Kind(
+        "a request by https is redirected to the same address by http",
+        lambda case: case.request.scheme == "https",
+        lambda case: _redirect(case, f"http://{case.request.headers['host']}"),
+    ),
+    "down": Kind(
+        "after `after` bytes of the body all connections end, and for `seconds` none is taken",
+        _any,
+        _cut("close"),
     ),
     "expired-url": Kind(
         "the signed URL ends after `after` bytes: 403 if 0, else a close; from then on 403 for this URL",
         _signed,
         _expired_url,
     ),
-    "html-page": Kind("200 with a login page instead of the file", _data, _html_page),
+    "html-page": Kind(
+        "200 with a login page instead of the file or the answer of the API",
+        lambda case: case.reply.status == HTTPStatus.OK and case.transfer.length > case.fault.after,
+        _html_page,
+    ),
     "lfs-pointer": Kind(
         "200 with the Git LFS pointer instead of the large file",
         _large,

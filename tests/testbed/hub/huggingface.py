@@ -26,7 +26,7 @@ class _Refusal(Exception):
     def __init__(self, status: int, code: str, message: str, commit: str = "") -> None:
         super().__init__(message)
         self.status = status
-        self.headers = {"X-Error-Code": code, "X-Error-Message": message}
+        self.headers = {"X-Error-Code": code, "X-Error-Message": message.encode("ascii", "replace").decode()}
         if commit:
             self.headers["X-Repo-Commit"] = commit
 
@@ -158,7 +158,7 @@ class HuggingFace:
             raise _not_found(repository, path)
         headers = {"X-Repo-Commit": repository.commit}
         if not file.lfs:
-            return Reply(_subject(request), Content(file.source, file.size, file.oid), headers=headers)
+            return Reply(_subject(request), Content(file.source, file.size, f'"{file.oid}"'), headers=headers)
         headers |= {
             "X-Linked-Etag": f'"{file.sha256}"',
             "X-Linked-Size": str(self._listed_size(repository, file)),

@@ -16,13 +16,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came in. Path segments and query values are unquoted; header names are lower case."""
+    """A request as it came in. Path segments and query values are unquoted; header names are lower case; `target` is
+    the path with its query as it was sent, `scheme` http or https."""
 
     method: str
+    target: str
     segments: tuple[str, ...]
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes = b""
+    scheme: str = "http"
 
     @property
     def path(self) -> str:
@@ -40,12 +43,15 @@ class Request:
     @property
     def origin(self) -> str:
         """The scheme, host and port that the client used, for links in answers."""
-        return f"http://{self.headers['host']}"
+        return f"{self.scheme}://{self.headers['host']}"
 
 
 @dataclass(frozen=True)
 class Content:
-    """The bytes of a file on disk, as the body of a reply; `pointer` is the file's Git LFS pointer, if it has one."""
+    """The bytes of a file on disk, as the body of a reply; `pointer` is the file's Git LFS pointer, if it has one.
+
+    `etag` is the value of that header, with its quotes; "" for none.
+    """
 
     source: Path
     size: int
@@ -78,7 +84,8 @@ class Transfer:
 
     `stop_after` cuts the body after so many bytes, and `ending` says what follows the cut: ``close`` (an orderly
     end of the connection), ``reset`` or ``stall``. `flip` is the offset in the body of a byte with one wrong bit.
-    `surplus` bytes follow the body; ``Content-Length`` announces them.
+    `surplus` bytes follow the body; ``Content-Length`` announces them. `chunked` frames the body in chunks, without
+    that header. `rate` is the bytes per second of a trickle.
     """
 
     reply: Reply
@@ -89,6 +96,8 @@ class Transfer:
     ending: t.Literal["keep-alive", "close", "reset", "stall"] = "keep-alive"
     flip: int | None = None
     surplus: int = 0
+    chunked: bool = False
+    rate: int | None = None
 
     @property
     def carries_file(self) -> bool:
@@ -106,7 +115,9 @@ def plan(request: Request, reply: Reply) -> Transfer:
     body = reply.body
     if isinstance(body, bytes):
         return _transfer(reply, 0, len(body), request)
-    headers = {"Content-Type": "application/octet-stream", "ETag": f'"{body.etag}"', **reply.headers}
+    headers = {"Content-Type": "application/octet-stream", **reply.headers}
+    if body.etag:
+        headers.setdefault("ETag", body.etag)
     reply = replace(reply, headers=headers)
     if not body.ranges:
         return _transfer(reply, 0, body.size, request)
@@ -134,7 +145,7 @@ def _range(request: Request, content: Content) -> tuple[int, int] | None:
     Several ranges in one request are answered with the whole file, as object stores do.
     """
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
-    if match is None or request.headers.get("if-range", f'"{content.etag}"') != f'"{content.etag}"':
+    if match is None or not _unchanged(request, content):
         return None
     first, last = (int(number) if number else None for number in match.groups())
     if first is None:
@@ -142,3 +153,9 @@ def _range(request: Request, content: Content) -> tuple[int, int] | None:
     if last is None:
         return first, content.size
     return None if last < first else (first, min(last + 1, content.size))
+
+
+def _unchanged(request: Request, content: Content) -> bool:
+    """Whether If-Range, where there is one, names this very content, which a weak ETag never does."""
+    known = request.headers.get("if-range", content.etag)
+    return known == content.etag and not ("if-range" in request.headers and known.startswith("W/"))

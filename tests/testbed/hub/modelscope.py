@@ -121,7 +121,7 @@ class ModelScope:
                 headers={"Location": self._cdn.url(request, repository, file)},
             )
         # Small files come from the hub itself, which ignores Range.
-        return Reply(_subject(request), Content(file.source, file.size, file.oid, ranges=False))
+        return Reply(_subject(request), Content(file.source, file.size, f'"{file.oid}"', ranges=False))
 
     def _check_revision(self, request: Request, repository: Repository, status: int) -> None:
         revision = request.query.get("Revision", BRANCHES[1])

@@ -14,10 +14,10 @@ import re
 import threading
 import typing as t
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from functools import cached_property, partial
+from pathlib import Path
 
 BRANCHES = ("main", "master")  # the default branch of Hugging Face, and of ModelScope
 TAGS = ("v1.0",)
@@ -54,6 +54,14 @@ class File:
         return _pointer(self.sha256, self.size)
 
 
+class Snapshot(t.NamedTuple):
+    """One commit. `trees` has the id of each directory ("" is the top), `objects` has what git hashes, by id."""
+
+    commit: str
+    trees: dict[str, str]
+    objects: dict[str, Callable[[], bytes]]
+
+
 @dataclass(frozen=True)
 class Repository:
     """What one directory held when it was looked at. `files` are sorted by path."""
@@ -63,19 +71,20 @@ class Repository:
     gated: bool
 
     @cached_property
+    def snapshot(self) -> Snapshot:
+        """The commit with its trees, as git computes them."""
+        return _snapshot(self.files)
+
+    @property
     def commit(self) -> str:
-        """The commit: 40 hexadecimal digits that change exactly when the content does."""
-        return _digest(self.files.values())
+        """The id of the commit, which changes exactly when the content does."""
+        return self.snapshot.commit
 
     @cached_property
     def entries(self) -> dict[str, Directory | File]:
         """All files and directories, sorted by path."""
-        inside: dict[str, list[File]] = defaultdict(list)
-        for file in self.files.values():
-            for parent in list(PurePosixPath(file.path).parents)[:-1]:
-                inside[str(parent)].append(file)
-        entries: dict[str, Directory | File] = {path: Directory(path, _digest(files)) for path, files in inside.items()}
-        return dict(sorted({**entries, **self.files}.items()))
+        directories = {path: Directory(path, oid) for path, oid in self.snapshot.trees.items() if path}
+        return dict(sorted({**directories, **self.files}.items()))
 
     @property
     def modified(self) -> float:
@@ -155,7 +164,7 @@ class Store:
     def _file(self, path: str, entry: os.DirEntry[str]) -> File:
         size, modified, sha256, blob = self._hashes[self._key(entry)]
         lfs = size >= self._lfs_threshold or path.endswith(LFS_SUFFIXES)
-        oid = _blob_oid(_pointer(sha256, size)) if lfs else blob
+        oid = _object("blob", _pointer(sha256, size))[0] if lfs else blob
         return File(path, Path(entry.path), size, modified / 1e9, sha256, oid, lfs)
 
     def _save(self) -> None:
@@ -192,11 +201,49 @@ def _pointer(sha256: str, size: int) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _blob_oid(data: bytes) -> str:
-    return hashlib.sha1(f"blob {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()
+def _object(kind: str, data: bytes) -> tuple[str, bytes]:
+    """Return the id of a git object, and the bytes that it is the SHA-1 of."""
+    whole = f"{kind} {len(data)}\0".encode() + data
+    return hashlib.sha1(whole, usedforsecurity=False).hexdigest(), whole
 
 
-def _digest(files: Iterable[File]) -> str:
-    """Return 40 hexadecimal digits that depend on names and content alone, like a commit or tree id."""
-    lines = (f"{file.sha256} {file.path}\n" for file in files)
-    return hashlib.sha1("".join(lines).encode(), usedforsecurity=False).hexdigest()
+def _snapshot(files: dict[str, File]) -> Snapshot:
+    """Compute commit and trees, with a .gitattributes that names the large files unless there is one."""
+    objects: dict[str, Callable[[], bytes]] = {file.oid: partial(_blob, file) for file in files.values()}
+    trees: dict[str, str] = {}
+
+    def keep(kind: str, text: bytes) -> str:
+        oid, whole = _object(kind, text)
+        objects[oid] = lambda: whole
+        return oid
+
+    def tree(top: str, blobs: dict[str, str]) -> str:
+        """Keep the tree of a directory whose path ends in a slash; `blobs` are what is below, id by path."""
+        entries = [(path, "100644", oid) for path, oid in blobs.items() if "/" not in path]
+        inside: dict[str, dict[str, str]] = defaultdict(dict)
+        for path, oid in blobs.items():
+            name, slash, rest = path.partition("/")
+            if slash:
+                inside[name + slash][rest] = oid
+        entries += [(name, "40000", tree(top + name, below)) for name, below in inside.items()]
+        # Git too sorts a directory as if its name ended in a slash.
+        lines = (f"{mode} {name.rstrip('/')}\0".encode() + bytes.fromhex(oid) for name, mode, oid in sorted(entries))
+        trees[top.rstrip("/")] = oid = keep("tree", b"".join(lines))
+        return oid
+
+    blobs = {path: file.oid for path, file in files.items()}
+    large = "".join(f"{_quoted(path)} filter=lfs diff=lfs merge=lfs -text\n" for path in files if files[path].lfs)
+    if large:
+        blobs.setdefault(".gitattributes", keep("blob", large.encode()))
+    who = "The bed <bed@example.com> 1700000000 +0000"
+    commit = f"tree {tree('', blobs)}\nauthor {who}\ncommitter {who}\n\nUpload\n"
+    return Snapshot(keep("commit", commit.encode()), trees, objects)
+
+
+def _blob(file: File) -> bytes:
+    return _object("blob", file.pointer if file.lfs else file.source.read_bytes())[1]
+
+
+def _quoted(path: str) -> str:
+    """A path as a pattern of .gitattributes; characters that mean something there are put in brackets."""
+    return '"/' + re.sub(r"([*?\[\]])", r"[\1]", path).replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The HTTP/1.1 server: two listeners (hub and CDN), keep-alive, one thread per connection, sendfile for bodies."""
+"""The HTTP server: two listeners (hub and CDN), keep-alive, one thread per connection, sendfile for bodies, TLS."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import logging
 import os
 import select
 import socket
+import ssl
 import struct
 import sys
 import termios
@@ -27,6 +28,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from testbed.hub.cdn import Cdn
 from testbed.hub.faults import Fault, Faults
+from testbed.hub.git import Git
 from testbed.hub.huggingface import HuggingFace
 from testbed.hub.messages import Content, Reply, Request, Transfer, plan
 from testbed.hub.modelscope import ModelScope
@@ -36,6 +38,9 @@ from testbed.hub.stats import Stats
 log = logging.getLogger("testbed.hub")
 
 DRAIN_SECONDS = 10.0  # how long a reset waits for the client to take the bytes that go before it
+STEPS_PER_SECOND = 20  # of a body that is sent at a certain rate
+PIECE_BYTES = 256 << 10  # of a body that has to pass through this process
+TLS_HANDSHAKE = b"\x16"  # its first byte, which no HTTP request begins with
 
 
 class Hub:
@@ -44,7 +49,8 @@ class Hub:
     `mirror` is a directory served under ``/mirror/``. `token` opens gated repositories. `url_seconds` is the life of
     a signed URL. `page_size` is the number of entries in one page of a Hugging Face tree, `list_cap` the number at
     which a ModelScope list ends (the real ones: 1000 and 3000). Files of `lfs_threshold` bytes or more, and all .gguf
-    and .safetensors, are in LFS. Port 0 means any free one.
+    and .safetensors, are in LFS. Port 0 means any free one. `connection_rate` is the bytes per second that one
+    connection gets at most. With `certificate`, a PEM file of key and certificate, both listeners take TLS too.
     """
 
     def __init__(
@@ -60,8 +66,12 @@ class Hub:
         page_size: int = 1000,
         list_cap: int = 3000,
         lfs_threshold: int = 1_000_000,
+        connection_rate: int | None = None,
+        certificate: Path | str | None = None,
     ) -> None:
         self.closing = threading.Event()
+        self.connection_rate = connection_rate
+        self.tls = _tls(certificate) if certificate is not None else None
         self._store = Store(Path(root), lfs_threshold)
         self._mirror = Path(mirror).resolve() if mirror is not None else None
         self._faults = Faults()
@@ -71,7 +81,10 @@ class Hub:
         self._apis = (
             HuggingFace(self._store, self._cdn, self._faults, token, page_size),
             ModelScope(self._store, self._cdn, self._faults, token, list_cap),
+            Git(self._store, self._cdn, token),
         )
+        self._changing = threading.Lock()
+        self._waking: threading.Thread | None = None
 
     @property
     def url(self) -> str:
@@ -86,14 +99,35 @@ class Hub:
     def __enter__(self) -> Hub:
         self._store.repositories()  # hash before the first client's time-out runs
         for server in self._servers.values():
-            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+            server.start()
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self.closing.set()
+        with self._changing:
+            if self._waking:
+                self._waking.join()
+            for server in self._servers.values():
+                server.stop()
+                server.hang_up()
+
+    def down(self, seconds: float) -> None:
+        """Break all connections and refuse new ones for so long. Returns at once; nothing is done while it is down."""
+        with self._changing:
+            if self.closing.is_set() or (self._waking and self._waking.is_alive()):
+                return
+            for server in self._servers.values():
+                server.stop()
+                server.bind()
+            for server in self._servers.values():  # who notices finds no listener any more
+                server.hang_up()
+            self._waking = threading.Thread(target=self._wake, args=(seconds,))
+            self._waking.start()
+
+    def _wake(self, seconds: float) -> None:
+        self.closing.wait(seconds)
         for server in self._servers.values():
-            server.shutdown()
-            server.server_close()
+            server.start()
 
     def repository(self, repo_id: str) -> Repository:
         """Return the repository ``owner/name`` as it is now: commit, files, sha256.
@@ -142,6 +176,8 @@ class Hub:
             self._cdn.revoke(request)
         record = self._stats.started(host, request, transfer)
         self._stats.unsent(record, send(transfer))
+        if fault is not None and fault.name == "down":  # before the handler ends the connection
+            self.down(fault.seconds)
         name = fault.name if fault else "-"
         log.info("%s %s %s %s fault=%s", host, request.method, reply.subject, int(transfer.reply.status), name)
 
@@ -180,7 +216,7 @@ class Hub:
         if not file.is_file() or not file.is_relative_to(self._mirror):
             return Reply(request.path, b"Not Found\n", HTTPStatus.NOT_FOUND, {"Content-Type": "text/plain"})
         status = file.stat()
-        return Reply(request.path, Content(file, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}"))
+        return Reply(request.path, Content(file, status.st_size, f'"{status.st_mtime_ns:x}-{status.st_size:x}"'))
 
 
 class _Server(ThreadingHTTPServer):
@@ -191,12 +227,36 @@ class _Server(ThreadingHTTPServer):
         self.hub = hub
         self.name = name
         self._connections: set[socket.socket] = set()
-        super().__init__(address, _Handler)
+        super().__init__(address, _Handler, bind_and_activate=False)
+        self.server_bind()
 
     @property
     def url(self) -> str:
         host = "127.0.0.1" if self.server_address[0] == "0.0.0.0" else self.server_address[0]  # noqa: S104
-        return f"http://{host!s}:{self.server_port}"
+        return f"{'https' if self.hub.tls else 'http'}://{host!s}:{self.server_port}"
+
+    def start(self) -> None:
+        """Take connections."""
+        self.server_activate()
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def stop(self) -> None:
+        """Take no more connections."""
+        self.shutdown()
+        self.server_close()
+
+    def hang_up(self) -> None:
+        """End all connections, kept-alive ones too: a client must not be able to tell a closed hub from a dead one."""
+        for connection in list(self._connections):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # the client was faster
+
+    def bind(self) -> None:
+        """Hold the address again. Until `start`, the kernel refuses who comes."""
+        self.socket = socket.socket(self.address_family, self.socket_type)
+        self.server_bind()
 
     def process_request(self, request: t.Any, client_address: t.Any) -> None:
         self._connections.add(request)
@@ -206,18 +266,21 @@ class _Server(ThreadingHTTPServer):
         self._connections.discard(request)
         super().shutdown_request(request)
 
-    def server_close(self) -> None:
-        """Close kept-alive connections too: a client must not be able to tell a closed hub from a dead one."""
-        super().server_close()
-        for connection in list(self._connections):
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # the client was faster
+    def finish_request(self, request: t.Any, client_address: t.Any) -> None:
+        """Serve one connection, by TLS if that is what the client begins with."""
+        if not self.hub.tls or request.recv(1, socket.MSG_PEEK) != TLS_HANDSHAKE:
+            super().finish_request(request, client_address)
+            return
+        secure = self.hub.tls.wrap_socket(request, server_side=True)
+        self._connections.add(secure)
+        try:
+            super().finish_request(secure, client_address)
+        finally:
+            self.shutdown_request(secure)
 
     def handle_error(self, request: t.Any, client_address: t.Any) -> None:
         """A client may hang up whenever it likes; anything else is a bug of the hub and is shown."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
+        if not isinstance(sys.exc_info()[1], ConnectionError | ssl.SSLError):
             super().handle_error(request, client_address)
 
 
@@ -239,7 +302,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", "0")))
         segments = tuple(unquote(segment) for segment in url.path.lstrip("/").split("/"))
-        return Request(self.command, segments, dict(parse_qsl(url.query)), headers, body)
+        scheme = "https" if isinstance(self.connection, ssl.SSLSocket) else "http"
+        return Request(self.command, self.path, segments, dict(parse_qsl(url.query)), headers, body, scheme)
 
     def _head(self, reply: Reply) -> None:
         self.send_response_only(reply.status)
@@ -263,26 +327,48 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self, transfer: Transfer) -> t.Iterator[int]:
         """Send the body piece by piece; yields the length of each piece."""
         body = transfer.reply.body
-        if isinstance(body, bytes):
-            self.wfile.write(body[: transfer.length])
-            yield transfer.length
-            return
         stop = transfer.start + (transfer.length if transfer.stop_after is None else transfer.stop_after)
+        if isinstance(body, bytes):
+            self.wfile.write(body[transfer.start : stop])
+            yield stop - transfer.start
+            return
+        rate = min(filter(None, (transfer.rate, self.server.hub.connection_rate)), default=None)
+        step = PIECE_BYTES if transfer.chunked else max(transfer.length, 1)
+        if rate:
+            step = max(rate // STEPS_PER_SECOND, 1)
+        begun = time.monotonic()
         with body.source.open("rb") as file:
-            if transfer.flip is None:
-                yield from self._sendfile(file, transfer.start, stop)
-            else:
-                wrong = transfer.start + transfer.flip
-                yield from self._sendfile(file, transfer.start, wrong)
-                self.wfile.write(bytes([os.pread(file.fileno(), 1, wrong)[0] ^ 1]))
-                yield 1
-                yield from self._sendfile(file, wrong + 1, stop)
+            for first in range(transfer.start, stop, step):
+                last = min(first + step, stop)
+                if rate:
+                    self.server.hub.closing.wait(begun + (first - transfer.start) / rate - time.monotonic())
+                if transfer.chunked:
+                    self.wfile.write(f"{last - first:x}\r\n".encode())
+                yield from self._piece(file, first, last, transfer)
+                if transfer.chunked:
+                    self.wfile.write(b"\r\n")
+        if transfer.chunked:
+            self.wfile.write(b"0\r\n\r\n")
         self.wfile.write(bytes(transfer.surplus))
         yield transfer.surplus
 
-    def _sendfile(self, file: t.BinaryIO, start: int, stop: int) -> t.Iterator[int]:
+    def _piece(self, file: t.BinaryIO, start: int, stop: int, transfer: Transfer) -> t.Iterator[int]:
+        """Send the bytes from `start` to `stop` of a file, with the wrong one among them."""
+        wrong = -1 if transfer.flip is None else transfer.start + transfer.flip
+        if not start <= wrong < stop:
+            yield from self._copy(file, start, stop)
+            return
+        yield from self._copy(file, start, wrong)
+        self.wfile.write(bytes([os.pread(file.fileno(), 1, wrong)[0] ^ 1]))
+        yield 1
+        yield from self._copy(file, wrong + 1, stop)
+
+    def _copy(self, file: t.BinaryIO, start: int, stop: int) -> t.Iterator[int]:
         while start < stop:
-            sent = os.sendfile(self.connection.fileno(), file.fileno(), start, stop - start)
+            if isinstance(self.connection, ssl.SSLSocket):
+                sent = self.wfile.write(os.pread(file.fileno(), min(stop - start, PIECE_BYTES), start))
+            else:
+                sent = os.sendfile(self.connection.fileno(), file.fileno(), start, stop - start)
             if sent == 0:
                 raise ConnectionError(f"{file.name} became shorter while it was sent")
             start += sent
@@ -312,3 +398,9 @@ class _Handler(BaseHTTPRequestHandler):
             if pending == 0:
                 return
             time.sleep(0.002)
+
+
+def _tls(certificate: Path | str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
+import gzip
 import hashlib
 import http.client
 import importlib
@@ -15,6 +17,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,11 +28,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, close_session, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
 from testbed.hub import KINDS, Hub
+from testbed.hub.tls import make_certificates
 
 MODEL = "acme/tiny"
 GATED = "acme/gated"
@@ -488,6 +492,141 @@ def test_connections_are_kept_until_the_hub_closes(root):
     assert kept.recv(1) == b""
 
 
+def test_each_connection_has_its_rate(root, shard):
+    with Hub(root, connection_rate=600_000) as hub:
+        start = time.monotonic()
+        assert get(signed(hub)).content == shard
+        assert time.monotonic() - start > 0.4
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            urls = [signed(hub), signed(hub, "Q4/tiny-00002-of-00002.gguf")]
+            assert [len(answer.content) for answer in pool.map(get, urls)] == [SHARD_SIZE, SHARD_SIZE]
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def secure(root, certificates):
+    with Hub(root, certificate=certificates.server) as hub:
+        yield hub
+
+
+@pytest.fixture
+def trust(certificates):
+    """The clients trust the bed's authority; that of Hugging Face looks once, when it makes its session."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+            patch.setenv(name, str(certificates.authority))
+        close_session()
+        yield
+    close_session()
+
+
+def test_tls_from_the_listing_to_the_last_byte(secure, root, trust, tmp_path):
+    got = snapshot_download(MODEL, endpoint=secure.url, cache_dir=tmp_path, token=False)
+    assert content(Path(got)) == content(root / MODEL)
+    assert signed(secure).startswith(f"{secure.cdn_url}/")
+    assert secure.cdn_url.startswith("https://127.0.0.1:")
+
+
+def test_tls_is_for_those_who_trust(secure):
+    with pytest.raises(requests.exceptions.SSLError, match="certificate verify failed"):
+        get(secure.url)
+    assert get(f"{secure.url.replace('https', 'http')}/api/models/{MODEL}").status_code == 200
+
+
+def test_tls_of_another_name_is_refused(root, tmp_path, monkeypatch):
+    certificates = make_certificates(tmp_path, ["DNS:hub.example.com"])
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates.authority))
+    with (
+        Hub(root, certificate=certificates.server) as hub,
+        pytest.raises(requests.exceptions.SSLError, match="IP address mismatch"),
+    ):
+        get(hub.url)
+
+
+@pytest.mark.parametrize("fault", ["reset", "stall", "short-body", "flipped-bit"])
+def test_tls_shows_faults_too(secure, trust, shard, fault):
+    secure.fault(fault, times=1, after=100_000)
+    body = bytearray()
+    with contextlib.suppress(requests.RequestException):
+        for chunk in get(signed(secure), stream=True, timeout=0.5).iter_content(1000):
+            body += chunk
+    assert body[:99_000] == shard[:99_000]
+    assert (fault == "flipped-bit") == (len(body) == SHARD_SIZE)
+    assert body != shard
+
+
+# Git
+
+
+def git(*arguments: str | Path) -> str:
+    """Run git as one who has no configuration."""
+    done = subprocess.run(
+        ["git", *map(str, arguments)],
+        env={"PATH": os.environ["PATH"], "HOME": "/nowhere", "GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("suffix", ["", ".git"])
+def test_git_clones_the_commit_of_the_apis(hub, root, tmp_path, suffix):
+    git("clone", "--quiet", f"{hub.url}/{MODEL}{suffix}", tmp_path / "clone")
+    assert git("-C", tmp_path / "clone", "rev-parse", "HEAD").strip() == hub.repository(MODEL).commit
+    git("-C", tmp_path / "clone", "fsck", "--strict")
+    assert (tmp_path / "clone" / SMALL).read_bytes() == (root / MODEL / SMALL).read_bytes()
+    assert (tmp_path / "clone" / SHARD).read_bytes() == hub.repository(MODEL).files[SHARD].pointer
+    trees = git("-C", tmp_path / "clone", "ls-tree", "-r", "-t", "HEAD").splitlines()
+    ids = {path.strip('"'): facts.split()[2] for facts, path in (line.split("\t") for line in trees)}
+    assert ids["Q4"] == hub.repository(MODEL).entries["Q4"].oid
+    assert ids[SHARD] == hub.repository(MODEL).entries[SHARD].oid
+
+
+@pytest.mark.skipif(shutil.which("git-lfs") is None, reason="the client git-lfs is not installed")
+def test_git_lfs_fetches_the_large_files(hub, root, tmp_path):
+    clone = tmp_path / "clone"
+    git("clone", "--quiet", f"{hub.url}/{MODEL}", clone)
+    git("-C", clone, "lfs", "pull")
+    found = content(clone)
+    assert {path: data for path, data in found.items() if path != ".gitattributes"} == content(root / MODEL)
+    assert hub.stats()["cdn"][SUBJECT] == {
+        "requests": 1,
+        "bytes": SHARD_SIZE,
+        "statuses": [200],
+        "ranges": [],
+        "authorization": False,
+    }
+    git("-C", clone, "lfs", "fsck")
+    assert git("-C", clone, "status", "--porcelain") == ""
+
+
+def test_git_lfs_batch_of_what_is_not_there(hub):
+    wanted = [{"oid": "0" * 64, "size": 1}, {"oid": hub.repository(MODEL).files[SHARD].sha256, "size": SHARD_SIZE}]
+    url = f"{hub.url}/{MODEL}.git/info/lfs/objects/batch"
+    answer = post(url, json={"operation": "download", "objects": wanted})
+    assert answer.headers["Content-Type"] == "application/vnd.git-lfs+json"
+    missing, there = answer.json()["objects"]
+    assert missing["error"]["code"] == 404
+    assert get(there["actions"]["download"]["href"], headers={"Range": "bytes=0-9"}).status_code == 206
+
+
+def test_git_of_a_gated_repository(hub, tmp_path):
+    with pytest.raises(AssertionError, match="could not read Username"):
+        git("clone", f"{hub.url}/{GATED}", tmp_path / "clone")
+    address = hub.url.replace("//", f"//user:{TOKEN}@")
+    git("clone", f"{address}/{GATED}", tmp_path / "clone")
+    assert (tmp_path / "clone" / SMALL).exists()
+
+
 # Faults
 
 
@@ -498,6 +637,9 @@ def test_fault_error(hub, name):
     assert get(url).status_code == int(name.removeprefix("error-"))
     assert get(url).status_code == 200
     assert fault.fired == 1
+    hub.fault(name, path=SUBJECT, times=1, after=1000)
+    assert get(url, headers={"Range": "bytes=0-999"}).status_code == 206
+    assert get(url).status_code == int(name.removeprefix("error-"))
 
 
 def test_fault_rate_limit(hub):
@@ -612,6 +754,9 @@ def test_fault_html_page(hub):
     answer = get(signed(hub), headers={"Range": "bytes=100-"})
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html")
     assert answer.text.startswith("<!DOCTYPE html>")
+    hub.fault("html-page")
+    assert head(f"{hub.url}/{MODEL}/resolve/main/{SHARD}").status_code == 302
+    assert get(f"{hub.url}/api/models/{MODEL}").text.startswith("<!DOCTYPE html>")
 
 
 def test_fault_lfs_pointer(hub, shard):
@@ -631,6 +776,111 @@ def test_fault_wrong_size(hub, shard):
     sizes = {entry["Path"]: entry["Size"] for entry in list_modelscope(hub).json()["Data"]["Files"]}
     assert sizes[SHARD] == SHARD_SIZE + 1
     assert get(signed(hub)).content == shard
+
+
+def test_fault_rotten_byte(hub, shard):
+    hub.fault("rotten-byte", after=150)
+    wrong = bytearray(shard)
+    wrong[150] ^= 1
+    for start, stop in ((0, SHARD_SIZE), (100, 200), (151, SHARD_SIZE), (0, 150)):
+        got = get(signed(hub), headers={"Range": f"bytes={start}-{stop - 1}"}).content
+        assert got == wrong[start:stop]
+
+
+def test_fault_truncated(hub, shard):
+    hub.fault("truncated", after=1000)
+    whole = get(signed(hub))
+    assert (whole.content, whole.headers["Content-Length"]) == (shard[:1000], "1000")
+    assert get(signed(hub), headers={"Range": "bytes=900-1999"}).headers["Content-Range"] == "bytes 900-999/1000"
+    behind = get(signed(hub), headers={"Range": "bytes=1000-"})
+    assert (behind.status_code, behind.headers["Content-Range"]) == (416, "bytes */1000")
+
+
+def test_fault_slow(hub, shard):
+    fault = hub.fault("slow", times=1, rate=400)
+    answer = raw(signed(hub))
+    start = time.monotonic()
+    assert answer.read(201) == shard[:201]
+    assert time.monotonic() - start > 0.4  # what the fault is; a machine under load only makes it longer
+    answer.close()
+    assert fault.fired == 1
+
+
+def test_fault_chunked(hub, shard):
+    hub.fault("chunked", times=2)
+    whole = get(signed(hub))
+    assert (whole.headers["Transfer-Encoding"], "Content-Length" in whole.headers) == ("chunked", False)
+    assert whole.content == shard
+    part = get(signed(hub), headers={"Range": "bytes=100-199"})
+    assert (part.status_code, part.headers["Content-Range"]) == (206, "bytes 100-199/300000")
+    assert part.content == shard[100:200]
+
+
+def test_fault_gzip(hub, shard):
+    hub.fault("gzip", times=1)
+    answer = get(signed(hub), headers={"Accept-Encoding": "identity", "Range": "bytes=100-"}, stream=True)
+    assert (answer.status_code, answer.headers["Content-Encoding"]) == (200, "gzip")
+    encoded = answer.raw.read(decode_content=False)
+    assert len(encoded) == int(answer.headers["Content-Length"])
+    assert gzip.decompress(encoded) == shard
+
+
+def test_fault_weak_etag(hub, shard):
+    hub.fault("weak-etag", times=2)
+    url = signed(hub)
+    etag = get(url, headers={"Range": "bytes=0-9"}).headers["ETag"]
+    assert etag.startswith('W/"')
+    refused = get(url, headers={"Range": "bytes=100-", "If-Range": etag})
+    assert (refused.status_code, refused.content) == (200, shard)
+
+
+def test_fault_no_etag(hub, shard):
+    hub.fault("no-etag", times=1)
+    answer = get(signed(hub), headers={"Range": "bytes=100-"})
+    assert (answer.status_code, answer.content, "ETag" in answer.headers) == (206, shard[100:], False)
+
+
+@pytest.mark.parametrize("host", ["hub", "cdn"])
+def test_fault_redirect_loop(hub, host):
+    hub.fault("redirect-loop", host=host)
+    url = signed(hub) if host == "cdn" else f"{hub.url}/api/models/{MODEL}?x=%20"
+    assert get(url, allow_redirects=False).headers["Location"] == url
+    with pytest.raises(requests.TooManyRedirects):
+        get(url)
+
+
+def test_fault_leave_https(secure, shard, trust):
+    fault = secure.fault("leave-https", path=SUBJECT, host="cdn")
+    url = signed(secure)
+    answer = get(url, allow_redirects=False)
+    assert answer.headers["Location"] == f"http{url.removeprefix('https')}"
+    followed = get(url)  # the address works, so a client that follows it is caught
+    assert (followed.url, followed.content) == (answer.headers["Location"], shard)
+    assert fault.fired == 2
+
+
+def test_fault_down(root, shard):
+    with Hub(root) as hub:
+        url = signed(hub)
+        hub.fault("down", times=1, after=1000, seconds=2.0)
+        with pytest.raises(http.client.IncompleteRead) as short:
+            raw(url).read()
+        assert short.value.partial == shard[:1000]
+        for address in (url, f"{hub.url}/api/models/{MODEL}"):
+            with pytest.raises(requests.ConnectionError, match="Connection refused"):
+                get(address)
+        time.sleep(2.2)
+        assert get(url).content == shard
+        assert get(f"{hub.url}/api/models/{MODEL}").status_code == 200
+
+
+def test_a_hub_that_is_down_can_be_closed(root):
+    with Hub(root) as hub:
+        hub.fault("down", seconds=60)
+        with pytest.raises(requests.RequestException):
+            get(f"{hub.url}/api/models/{MODEL}")
+        with pytest.raises(requests.ConnectionError, match="Connection refused"):
+            get(hub.cdn_url)
 
 
 def test_every_fault_has_a_test():

@@ -10,7 +10,7 @@ import tracemalloc
 import gguf_build as build
 import pytest
 from gguf_build import BOOL, STRING, array, gguf, key, string
-from gguf_cases import FURTHER_BAD, LLAMA_CPP_BAD, LLAMA_CPP_GOOD
+from gguf_cases import FURTHER_BAD, LLAMA_CPP_BAD, LLAMA_CPP_CUT, LLAMA_CPP_GOOD, LLAMA_CPP_LENIENT
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -50,7 +50,10 @@ def test_refuses_what_llama_cpp_refuses(data, message):
     assert message in str(raised.value)
 
 
-@pytest.mark.parametrize(("data", "message"), FURTHER_BAD.values(), ids=FURTHER_BAD)
+NO_USE = {**LLAMA_CPP_LENIENT, **FURTHER_BAD}
+
+
+@pytest.mark.parametrize(("data", "message"), NO_USE.values(), ids=NO_USE)
 def test_refuses_what_no_tool_can_use(data, message):
     with pytest.raises(LlmError) as raised:
         parse(data)
@@ -60,6 +63,12 @@ def test_refuses_what_no_tool_can_use(data, message):
 @pytest.mark.parametrize("data", LLAMA_CPP_GOOD.values(), ids=LLAMA_CPP_GOOD)
 def test_accepts_what_llama_cpp_loads(data):
     assert parse(data).complete
+
+
+def test_all_handcrafted_files_of_llama_cpp_are_here():
+    cases = (LLAMA_CPP_BAD, LLAMA_CPP_LENIENT, LLAMA_CPP_CUT, LLAMA_CPP_GOOD)
+    assert sum(map(len, cases)) == 33
+    assert not parse(LLAMA_CPP_CUT["DATA_NOT_ENOUGH_DATA"]).complete
 
 
 @pytest.mark.parametrize(

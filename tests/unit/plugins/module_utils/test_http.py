@@ -23,6 +23,7 @@ from ansible_collections.llmfleet.serving.plugins.module_utils import _http
 from ansible_collections.llmfleet.serving.plugins.module_utils._http import (
     HttpError,
     Retries,
+    Targets,
     get_pages,
     open_body,
     request_json,
@@ -264,6 +265,16 @@ def test_a_host_that_needs_no_proxy_is_asked_directly(monkeypatch):
         request_json("GET", "http://hub.invalid/x")
 
 
+def test_a_neighbour_is_asked_directly(scripted, monkeypatch):
+    monkeypatch.setenv("http_proxy", scripted.url)
+    scripted.routes["GET http://hub.invalid/x"] = {"through": "the proxy"}
+    with pytest.raises(HttpError, match="cannot be reached: "):
+        request_json("GET", "http://hub.invalid/x", direct=True)
+    with pytest.raises(HttpError, match="cannot be reached: "):
+        read("http://hub.invalid/x", direct=True)
+    assert scripted.seen == []
+
+
 def test_a_dead_proxy_is_told_without_its_password(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://user:canary@127.0.0.1:1")
     with pytest.raises(HttpError, match="through the proxy that the environment names") as caught:
@@ -304,26 +315,115 @@ def test_only_a_strong_etag_is_one(scripted, etag, usable):
 
 
 @pytest.mark.parametrize(
-    ("found", "extent"),
+    ("found", "stop", "extent"),
     [
-        ("bytes 5-9/10", (5, 10)),
-        ("bytes 4-9/10", None),
-        ("bytes 5-8/10", None),
-        ("bytes 5-9/*", None),
-        ("", None),
+        ("bytes 5-9/10", None, (5, 10, 10)),
+        ("bytes 5-9/10", 10, (5, 10, 10)),
+        ("bytes 5-9/20", 10, (5, 10, 20)),
+        # There is no more.
+        ("bytes 5-9/10", 20, (5, 10, 10)),
+        ("bytes 4-9/10", None, None),
+        ("bytes 5-8/10", None, None),
+        ("bytes 5-9/20", None, None),
+        ("bytes 5-9/20", 15, None),
+        ("bytes 5-19/20", 10, None),
+        ("bytes 5-9/*", 10, None),
+        ("", None, None),
     ],
 )
-def test_a_range_must_be_the_one_that_was_asked_for(scripted, found, extent):
+def test_a_range_must_be_the_one_that_was_asked_for(scripted, found, stop, extent):
     scripted.routes["GET /x"] = (206, b"56789", {"Content-Range": found})
     if extent is None:
         with pytest.raises(HttpError, match="answered with the range") as caught:
-            read(f"{scripted.url}/x", start=5)
+            read(f"{scripted.url}/x", start=5, stop=stop)
         assert caught.value.status == 206
         return
-    with open_body(f"{scripted.url}/x", start=5, etag='"old"') as body:
-        assert (body.start, body.total) == extent
-    assert scripted.seen[0][1]["Range"] == "bytes=5-"
+    with open_body(f"{scripted.url}/x", start=5, stop=stop, etag='"old"') as body:
+        assert (body.start, body.stop, body.total) == extent
+    assert scripted.seen[0][1]["Range"] == ("bytes=5-" if stop is None else f"bytes=5-{stop - 1}")
     assert scripted.seen[0][1]["If-Range"] == '"old"'
+
+
+@pytest.mark.parametrize("data", [b"567890", b"5678"])
+def test_a_range_must_be_as_long_as_it_says(scripted, data):
+    scripted.routes["GET /x"] = (206, data, {"Content-Range": "bytes 5-9/10"})
+    with pytest.raises(HttpError, match=f"in {len(data)} bytes; expected 'bytes 5-9/\\(size\\)'"):
+        read(f"{scripted.url}/x", start=5, stop=10)
+
+
+def test_a_range_is_asked_for_from_the_start_too(scripted):
+    scripted.routes["GET /x"] = (206, b"012", {"Content-Range": "bytes 0-2/10"})
+    assert read(f"{scripted.url}/x", stop=3) == b"012"
+    assert scripted.seen[0][1]["Range"] == "bytes=0-2"
+
+
+def test_a_server_without_ranges_sends_all(scripted):
+    scripted.routes["GET /x"] = (200, b"0123456789")
+    with open_body(f"{scripted.url}/x", start=5, stop=7) as body:
+        assert (body.start, body.stop, body.total) == (0, 10, 10)
+
+
+# Known targets
+
+
+@pytest.fixture
+def redirected(scripted, other):
+    """An address that leads to another host, which signs it as "one", "two" and so on."""
+
+    def sign(name: str) -> None:
+        scripted.routes["GET /x"] = (302, b"", {"Location": other(scripted, f"/file?Signature={name}")})
+
+    sign("one")
+    for name in ("one", "two"):
+        scripted.routes[f"GET /file?Signature={name}"] = (200, name.encode())
+    return sign
+
+
+def asked(scripted) -> list[str]:
+    return [line.partition("Signature=")[2] or line for line, _headers, _body in scripted.seen]
+
+
+def test_a_redirect_is_followed_once(scripted, redirected):
+    targets = Targets()
+    for _dummy in range(3):
+        assert read(f"{scripted.url}/x", targets=targets, token="secret") == b"one"  # noqa: S106 (the tests' own)
+    assert asked(scripted) == ["GET /x", "one", "one", "one"]
+    assert [headers.get("Authorization") for _line, headers, _body in scripted.seen] == [
+        "Bearer secret",
+        None,
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_signature_that_has_expired_is_renewed_at_once(scripted, redirected, status):
+    targets = Targets()
+    read(f"{scripted.url}/x", targets=targets)
+    scripted.routes["GET /file?Signature=one"] = (status, b"expired")
+    redirected("two")
+    assert [read(f"{scripted.url}/x", targets=targets) for _dummy in range(2)] == [b"two", b"two"]
+    assert asked(scripted) == ["GET /x", "one", "one", "GET /x", "two", "two"]
+
+
+def test_a_target_that_fails_is_asked_for_again_next_time(scripted, redirected):
+    targets = Targets()
+    read(f"{scripted.url}/x", targets=targets)
+    scripted.routes["GET /file?Signature=one"] = (503, b"")
+    redirected("two")
+    with pytest.raises(HttpError, match="answered 503"):
+        read(f"{scripted.url}/x", targets=targets)
+    assert read(f"{scripted.url}/x", targets=targets) == b"two"
+
+
+def test_a_target_that_is_refused_from_the_start_may_be_signed_wrongly(scripted, redirected):
+    scripted.routes["GET /file?Signature=one"] = (403, b"")
+    targets = Targets()
+    for _dummy in range(2):
+        with pytest.raises(HttpError, match="answered 403") as caught:
+            read(f"{scripted.url}/x", targets=targets)
+        assert caught.value.transient
+    assert asked(scripted) == ["GET /x", "one"] * 2
 
 
 def test_a_read_that_waits_can_be_ended_from_outside(scripted):

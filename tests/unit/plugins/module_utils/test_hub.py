@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -48,6 +49,44 @@ def test_a_file_is_read_from_any_offset(hub, published, name):
         with origin.open(file, start, None) as body:
             assert (body.start, body.total) == (start, file.size)
             assert b"".join(body.chunks()) == published.shards[0].read_bytes()[start:]
+
+
+@pytest.mark.parametrize("name", [*HUBS, "url", "directory"])
+def test_any_part_of_a_file_is_read(published, name):
+    root = published.folder.parents[1]
+    with Hub(root, mirror=root) as hub:
+        kind = str(root) if name == "directory" else name
+        origin = source(kind, REPO, endpoint=f"{hub.url}/mirror" if name == "url" else hub.url)
+        path = "Q4/model-00001-of-00003.gguf"
+        file = replace(remote(path), url=origin.locate(hub.repository(REPO).commit, path))
+        size = published.shards[0].stat().st_size
+        for start, stop in ((0, 10), (1_000_000, 1_600_000), (size - 5, size)):
+            with origin.open(file, start, None, stop) as body:
+                assert (body.start, body.stop, body.total) == (start, stop, size)
+                assert b"".join(body.chunks()) == published.shards[0].read_bytes()[start:stop]
+
+
+@pytest.mark.parametrize("name", [*HUBS, "directory"])
+def test_where_a_file_is_can_be_told_without_a_list(hub, published, name):
+    origin = source(str(published.folder.parents[1]) if name == "directory" else name, REPO, endpoint=hub.url)
+    commit = hub.repository(REPO).commit
+    assert origin.lists
+    for file in origin.files(commit):
+        assert origin.locate(commit, file.path) == file.url
+
+
+def test_a_web_server_has_no_list(hub):
+    origin = source("url", REPO, endpoint=f"{hub.url}/mirror/")
+    assert not origin.lists
+    assert origin.commit("any") == "any"
+    assert origin.locate(COMMIT, "a b/ü.gguf") == f"{hub.url}/mirror/{REPO}/a%20b/%C3%BC.gguf"
+    with pytest.raises(LlmError, match=r"is a plain web server, which has no list of files\. Name a manifest"):
+        origin.files(COMMIT)
+
+
+def test_a_web_server_needs_an_address():
+    with pytest.raises(LlmError, match="name its address as the endpoint"):
+        source("url", REPO)
 
 
 def test_a_list_in_pages_is_read_to_its_end(published):

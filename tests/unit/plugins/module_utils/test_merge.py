@@ -144,7 +144,8 @@ def test_refuses_a_shard_under_the_name_of_another():
 def test_refuses_names_that_count_from_zero():
     one, two, three = three_shards()
     assert refusal([renamed(one, 0), renamed(two, 1), renamed(three, 2)]) == (
-        "dir/model-00000-of-00003.gguf is shard 1 of 3 by its metadata; expected NAME-00001-of-00003.gguf."
+        "dir/model-00000-of-00003.gguf is shard 1 of 3 by its metadata; expected NAME-00001-of-00003.gguf. "
+        "Give it the name it was published with."
     )
 
 
@@ -159,7 +160,8 @@ def test_refuses_names_of_two_models():
     one, two, three = three_shards()
     assert refusal([renamed(one, 1), renamed(two, 2, name="other"), renamed(three, 3)]) == (
         "dir/other-00002-of-00003.gguf is from another model than dir/model-00001-of-00003.gguf: "
-        "their names start differently."
+        "their names start differently. "
+        "Give the shards of one model, as they were published together."
     )
 
 
@@ -174,7 +176,8 @@ def test_refuses_a_shard_of_a_model_with_another_number_of_shards():
     one, _unused, three = three_shards()
     assert refusal([renamed(one, 1), renamed(two_of_four, 2), renamed(three, 3)]) == (
         "dir/model-00002-of-00003.gguf is from another model than dir/model-00001-of-00003.gguf: "
-        "it is one of 4 shards with 8 tensors in all, not of 3 with 6."
+        "it is one of 4 shards with 8 tensors in all, not of 3 with 6. "
+        "Give the shards of one model, as they were published together."
     )
 
 
@@ -193,7 +196,8 @@ def test_refuses_a_tensor_that_two_shards_have():
     one, _unused, three = three_shards()
     assert refusal([renamed(one, 1), renamed(foreign, 2), renamed(three, 3)]) == (
         "dir/model-00002-of-00003.gguf has the tensor 'blk.0.attn_norm.weight', "
-        "which dir/model-00001-of-00003.gguf has too."
+        "which dir/model-00001-of-00003.gguf has too. "
+        "Give the shards of one model, as they were published together."
     )
 
 
