@@ -23,7 +23,8 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._errors import Ll
 from ansible_collections.llmfleet.serving.plugins.module_utils._files import os_errors
 from ansible_collections.llmfleet.serving.plugins.module_utils._http import Retries
 from ansible_collections.llmfleet.serving.plugins.module_utils._hub import pinned
-from ansible_collections.llmfleet.serving.plugins.module_utils._supply import Supply, first_source, supply
+from ansible_collections.llmfleet.serving.plugins.module_utils._kept import Kept
+from ansible_collections.llmfleet.serving.plugins.module_utils._supply import first_source, supply
 
 _SOURCE = {
     "hub": {"type": "str", "required": True},
@@ -52,35 +53,6 @@ _ARGUMENTS = {
     "dest": {"type": "path", "required": True},
     "force": {"type": "bool", "default": False},
 }
-
-
-class Kept(t.Protocol):
-    """What a module keeps on a host, as `Fetch` and `Snapshot` do."""
-
-    current: dict[str, t.Any]
-    fetched: int
-    missing: int
-
-    @property
-    def done(self) -> bool:
-        """Whether exactly what is wanted is there."""
-
-    @property
-    def changes(self) -> bool:
-        """Whether `run` is going to change something."""
-
-    @property
-    def paths(self) -> list[Path]:
-        """The files that are wanted, or are there."""
-
-    def locked(self) -> contextlib.AbstractContextManager[None]:
-        """What has to surround `plan` and `run`."""
-
-    def plan(self, supply: Supply, *, force: bool) -> dict[str, t.Any]:
-        """The manifest to be."""
-
-    def run(self, supply: Supply, finish: Callable[[Path], t.Any], *, workers: int, deadline: float) -> bool:
-        """Bring about what was planned, and tell whether that was anything."""
 
 
 _K = t.TypeVar("_K", bound=Kept)

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import typing as t
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -19,26 +19,21 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._files import (
     commit,
     companion,
     existing,
-    locked,
     read_json,
     read_record,
     require_space,
-    write_json,
 )
 from ansible_collections.llmfleet.serving.plugins.module_utils._hub import RemoteFile, select
+from ansible_collections.llmfleet.serving.plugins.module_utils._kept import RESERVE_BYTES, Finish, Kept
 from ansible_collections.llmfleet.serving.plugins.module_utils._output import Output, Part
 from ansible_collections.llmfleet.serving.plugins.module_utils._supply import Supply
 from ansible_collections.llmfleet.serving.plugins.module_utils._transfer import transfer
-
-Finish = Callable[[Path], t.Any]
 
 # What torch.load() and pickle.load() read: loading such a file runs whatever its author wrote into it.
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 # Smaller files are fetched into one file, which costs one journal instead of hundreds, and then parted.
 _SMALL_BYTES = 1 << 20
 _BATCH_BYTES = 64 << 20
-# For journals, records and what else is written meanwhile.
-_RESERVE_BYTES = 16 << 20
 
 
 class Choice(t.NamedTuple):
@@ -77,70 +72,31 @@ class Choice(t.NamedTuple):
         return included and not excluded
 
 
-class Snapshot:
+class Snapshot(Kept):
     """The chosen files of one commit, kept in the directory `dest` under their paths.
 
-    A manifest in it says what it is, so that a host without a network knows when nothing is to be done.
-
     :param earlier: directories with other snapshots. A file that one of them has is linked from there.
-    :ivar current: the manifest of what is there now, intact; {} when that is nothing, or something else.
-    :ivar fetched: bytes of files that came in this run.
     :ivar linked: bytes of files that are to be linked, or were, instead of fetched.
-    :ivar missing: bytes of the file system that were still to be taken up before `run`.
     """
 
     def __init__(self, repo: str, commit: str, choice: Choice, dest: Path, *, earlier: Sequence[Path] = ()) -> None:
         if dest.exists() and not dest.is_dir():
             raise LlmError(f"{dest} is not a directory; expected one, or nothing.")
         self._choice = choice
-        self._wanted = {"repo": repo, "commit": commit, **choice._asdict()}
         self._dest = dest
         self._earlier = (dest, *earlier)
-        self._guard = dest / "snapshot"
-        self._manifest = companion(self._guard, "manifest")
-        self._address = ""
-        self._outputs: list[Output] = []
         self._links: dict[Path, Path] = {}
         self._stale: list[Path] = []
-        self.fetched = self.linked = self.missing = 0
-        self.current = self._intact()
-
-    @property
-    def done(self) -> bool:
-        """Whether exactly what is wanted is there."""
-        return self.current.get("wanted") == self._wanted
-
-    @property
-    def paths(self) -> list[Path]:
-        """The files that are wanted, or are there."""
-        return [output.dest for output in self._outputs] or [
-            self._dest / name for name in self.current.get("outputs", {})
-        ]
-
-    @property
-    def recorded(self) -> dict[Path, str]:
-        """The sha256 of each file that the manifest lists for exactly what is wanted, intact or not."""
-        manifest = read_json(self._manifest)
-        outputs = manifest.get("outputs", {}) if manifest.get("wanted") == self._wanted else {}
-        return {self._dest / name: sha256 for name, sha256 in outputs.items()}
+        self.linked = 0
+        guard = dest / "snapshot"
+        super().__init__(companion(guard, "manifest"), guard, {"repo": repo, "commit": commit, **choice._asdict()})
 
     @property
     def changes(self) -> bool:
         """Whether `run` is going to put a file in place, or to remove one."""
-        return bool(self._stale) or any(not output.present for output in self._outputs)
-
-    @contextlib.contextmanager
-    def locked(self) -> t.Iterator[None]:
-        """What has to surround `plan` and `run` of everyone who wants to write there."""
-        self._dest.mkdir(parents=True, exist_ok=True)
-        with locked(self._guard):
-            yield
+        return bool(self._stale) or super().changes
 
     def plan(self, supply: Supply, *, force: bool) -> dict[str, t.Any]:
-        """Ask what there is, check that it can be put in place, and return the manifest to be.
-
-        :param force: whether files may be replaced that this collection did not put there.
-        """
         files = self._choice.of(supply.files())
         self._address = supply.address
         self._outputs = [Output(self._dest / file.path, b"", [Part(file, b"", 0)]) for file in files]
@@ -157,17 +113,11 @@ class Snapshot:
         # Small files are there twice for a moment.
         self.missing = sum(output.missing + (output.size if _small(output) else 0) for output in fetched)
         if self.missing:
-            require_space(existing(self._dest), self.missing + _RESERVE_BYTES, str(self._dest))
+            require_space(existing(self._dest), self.missing + RESERVE_BYTES, str(self._dest))
         return self._listed()
 
     def run(self, supply: Supply, finish: Finish, *, workers: int, deadline: float) -> bool:
-        """Bring about what was planned. Returns whether a file got its final name, or lost it.
-
-        What the new commit has not goes last; until then the directory has files of both.
-
-        :param finish: sets owner, mode and the like on a file, before that.
-        :param workers, deadline: as `transfer` has them.
-        """
+        # What the new commit has not goes last; until then the directory has files of both.
         changed = self.changes
         for output in self._outputs:
             if output.dest in self._links:
@@ -177,20 +127,15 @@ class Snapshot:
             output.adopt(self._provenance(output))
         for path in self._stale:
             self._remove(path)
-        sums = {str(output.dest.relative_to(self._dest)): output.sha256 for output in self._outputs}
-        write_json(self._manifest, {**self._listed(), "outputs": sums})
-        self.current = self._intact()
+        self._remember(self._listed(), {output.dest: output.sha256 for output in self._outputs})
         return changed
 
     def _transfer(self, supply: Supply, finish: Finish, **limits: t.Any) -> None:
         missing = [output for output in self._outputs if not output.present]
         batches = self._batches([output for output in missing if _small(output)])
         large = [output for output in missing if not _small(output)]
-        for output in large:
-            places = [(part.file, len(part.head), part.offset) for part in output.parts]
-            supply.share(str(output.dest.relative_to(self._dest)), output.size, output.facts, places)
-        progress = companion(self._guard, "progress")
-        ready = transfer([*batches, *large], supply, halt=supply.halt, progress=progress, **limits)
+        self._share(supply, large)
+        ready = transfer([*batches, *large], supply, halt=supply.halt, progress=self._progress, **limits)
         try:
             with contextlib.closing(ready):
                 for output in ready:
@@ -268,14 +213,6 @@ class Snapshot:
             for parent in path.relative_to(self._dest).parents[:-1]:
                 (self._dest / parent).rmdir()
 
-    def _intact(self) -> dict[str, t.Any]:
-        manifest = read_json(self._manifest)
-        for name, sha256 in manifest.get("outputs", {}).items():
-            record = read_record(self._dest / name)
-            if record is None or record.get("sha256") != sha256:
-                return {}
-        return manifest
-
     def _listed(self) -> dict[str, t.Any]:
         files = [
             {
@@ -286,10 +223,6 @@ class Snapshot:
             for output in self._outputs
         ]
         return {"hub": self._address, "wanted": self._wanted, "files": files}
-
-    def _provenance(self, output: Output) -> dict[str, t.Any]:
-        paths = [part.file.path for part in output.parts]
-        return {"source": self._address, "repo": self._wanted["repo"], "commit": self._wanted["commit"], "paths": paths}
 
     def _require_same_repository(self, manifest: dict[str, t.Any]) -> None:
         other = manifest.get("wanted", self._wanted)["repo"]
