@@ -15,7 +15,6 @@ from importlib import metadata
 from pathlib import Path
 
 from bench._harness import PATTERN, REPOSITORY, Model, need
-
 from testbed.engine import command
 
 MODULE = "ansible_collections.llmfleet.serving.plugins.modules.gguf_fetch"

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+
 from bench._downloads import MERGED, Job, gguf_fetch
 from bench._harness import REPOSITORY, Model, Running, calm, sha256_of
-
 from testbed import BedError
 from testbed.engine import ensure_nginx
 from testbed.hub import Hub

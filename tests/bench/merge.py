@@ -39,7 +39,6 @@ from bench._harness import (
     workspace,
 )
 from bench._harness import model as model_of
-
 from testbed import BedError
 
 REFERENCE = "llama-gguf-split"

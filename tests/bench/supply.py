@@ -31,7 +31,6 @@ from bench import _harness, _hashing
 from bench._downloads import LIMIT, MERGED, PROGRAMS, Job, Program, check_programs
 from bench._fanout import distribute, fleet
 from bench._harness import GgufSplit, Model, Rows, Running, Sample, in_turns, median
-
 from testbed import BedError
 from testbed.cache import cache_dir
 from testbed.hub import Hub

@@ -14,9 +14,9 @@ import sys
 import time
 
 import pytest
+
 from bench import _harness
 from bench._harness import Running, gguf_split, in_turns
-
 from testbed import BedError
 from testbed.models import make
 
