@@ -102,8 +102,9 @@ def read_baseline(path: Path) -> dict[str, t.Any]:
 def _is_measured(baseline: dict[str, t.Any]) -> bool:
     optional = {"topology"}  # a host may not tell it
     return all(
-        type(baseline.get(name)) is kind or (name in optional and baseline.get(name) is None)
-        for name, kind in _MEASURED.items()
+        # True is an int, too.
+        (isinstance(value, kind) and not isinstance(value, bool)) or (name in optional and value is None)
+        for name, kind, value in ((name, kind, baseline.get(name)) for name, kind in _MEASURED.items())
     )
 
 

@@ -164,7 +164,7 @@ class Front:
         """Go on from a state; without effect where that cannot be, or when `file` has other bytes than it had."""
         names = ("whole", "part", "begun")
         whole, part, begun = (Sha256.resumed(bytes.fromhex(state[name])) for name in names)
-        samples = [(offset, text) for offset, text in state["samples"]]
+        samples = [tuple(sample) for sample in state["samples"]]
         same = all(os.pread(file.fileno(), len(text) // 2, offset).hex() == text for offset, text in samples)
         if whole and part and begun and same:
             self.offset, self.sums, self._samples = state["offset"], list(state["sums"]), samples

@@ -131,7 +131,10 @@ class Supply:
         if self._files is None:
             if not any(origin.lists for origin in self._origins):
                 raise LlmError(f"{self.address} has no list of files. Name a manifest, or a hub beside it.")
-            choose = lambda: self._origin("The list of files", lambda origin: origin.lists)  # noqa: E731
+
+            def choose() -> Origin:
+                return self._origin("The list of files", lambda origin: origin.lists)
+
             self._lister, listed = self._tried(choose, lambda origin: (origin, origin.files()))
             self._files = list(listed.values())
         return list(self._files)

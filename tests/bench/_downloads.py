@@ -126,7 +126,10 @@ def _git_lfs(job: Job) -> Command:
 
 
 def _first_line(*argv: str) -> Callable[[], str]:
-    return lambda: command(list(argv)).stdout.splitlines()[0].strip()
+    def version() -> str:
+        return command(list(argv)).stdout.splitlines()[0].strip()
+
+    return version
 
 
 def _package(name: str) -> Callable[[], str]:

@@ -139,6 +139,7 @@ def one_family_fails(bench: Bench) -> None:
 def another_mirror_goes_on(bench: Bench) -> None:
     with Hub(bench.published.folder.parents[1]) as mirror:
         bench.hub.fault("rotten-byte", path=SHARD, after=LATE)
+        mirror.fault("slow", times=1)  # it loses the race
         bench.got(sources=[{"hub": "huggingface", "endpoint": mirror.url}])
         assert mirror.stats()["cdn"][SHARD]["bytes"] >= SHARD_SIZE - HEADERS
         assert any(f"{bench.hub.url} was given up" in text for text in bench.warnings)

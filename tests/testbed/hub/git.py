@@ -74,5 +74,5 @@ def _references(repository: Repository) -> bytes:
 
 def _password(request: Request) -> str | None:
     """The token as git sends it: the password of Basic authentication."""
-    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    scheme, _dummy, value = request.headers.get("authorization", "").partition(" ")
     return base64.b64decode(value).decode().partition(":")[2] if scheme == "Basic" else request.token

@@ -31,9 +31,11 @@ ODD = {"name": "odd-one", "engine": "vllm", "model": "odd", "args": {"tensor-par
 def plan(inventory, *options, **variables):
     """Exit status and output of the playbook."""
     playbook = Path(sys.executable).with_name("ansible-playbook")
-    argv = [playbook, "-i", inventory, ROOT / "playbooks/plan.yml", "-e", json.dumps(variables), *options]
+    argv = map(str, [playbook, "-i", inventory, ROOT / "playbooks/plan.yml", "-e", json.dumps(variables), *options])
     env = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml"}
-    done = subprocess.run([*map(str, argv)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*map(str, argv)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
     return done.returncode, done.stdout + done.stderr
 
 

@@ -128,7 +128,7 @@ def test_a_missing_or_wrong_key_is_named(key, value):
 
 KEYS = (*hf_models.DEEPSEEK_R1, "quantization_config", "head_dim", "model_type")
 NUMBERS = st.one_of(st.integers(-2, 300), st.integers(), st.booleans(), st.none(), st.text(max_size=3), st.floats())
-ANYTHING = st.recursive(NUMBERS, lambda inner: st.lists(inner), max_leaves=4)
+ANYTHING = st.recursive(NUMBERS, st.lists, max_leaves=4)
 
 
 CONFIGS = (hf_models.DEEPSEEK_R1, hf_models.dense(**SHAPE)[0])

@@ -50,19 +50,19 @@ class Host:
     folder: Path
     url: str
 
-    def begins(self, safe: int, facts: t.Any = FACTS, data: bytes = MERGED) -> None:
+    def begins(self, safe: int, facts: t.Any = None, data: bytes = MERGED) -> None:
         """The file is in the making: what follows the first `safe` bytes is not there yet."""
         part = companion(self.folder / NAME, "part")
         part.touch()
         os.truncate(part, len(data))
         with part.open("r+b") as file:
             file.write(data[:safe])
-        self.tells("journal", {"facts": facts, "ranges": [[0, safe]]})
+        self.tells("journal", {"facts": facts or FACTS, "ranges": [[0, safe]]})
 
-    def finishes(self, facts: t.Any = FACTS, data: bytes = MERGED) -> None:
+    def finishes(self, facts: t.Any = None, data: bytes = MERGED) -> None:
         self.begins(len(data), facts, data)
         companion(self.folder / NAME, "part").replace(self.folder / NAME)
-        self.tells("json", {"facts": facts, "sha256": "any"})
+        self.tells("json", {"facts": facts or FACTS, "sha256": "any"})
         for kind in ("note", "journal"):
             companion(self.folder / NAME, kind).unlink(missing_ok=True)
 
@@ -99,7 +99,7 @@ def host(origin_hub, tmp_path):
 def supplied(origin_hub):
     """`supplied(peers, followers)` is a supply that knows where the shards are in the merged file."""
 
-    def make(peers: list[str] = [], followers: list[str] = [], *, patience: float = 20, **params) -> Supply:  # noqa: B006
+    def make(peers: t.Sequence[str] = (), followers: t.Sequence[str] = (), *, patience: float = 20, **params) -> Supply:
         hub = Origin(source(origin_hub.url, REPO, timeout=5), origin_hub.repository(REPO).commit, lists=False)
         near, far = ([Peer(url, None, 5) for url in urls] for urls in (peers, followers))
         params = {"deadline": time.monotonic() + 30, "halt": threading.Event(), **params}
