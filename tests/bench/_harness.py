@@ -212,7 +212,10 @@ class Running:
         self._arrivals: list[tuple[float, int]] = []
         self._before = node.received() if node else 0
         self._start = time.perf_counter()
-        with (folder / "log").open("ab") as log, node.inside() if node else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context((folder / "log").open("ab"))
+            if node:
+                stack.enter_context(node.inside())
             self._process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, start_new_session=True,
                 env=plain_environment() | dict(env or {}),
