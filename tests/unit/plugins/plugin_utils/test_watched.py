@@ -210,8 +210,14 @@ def slow(hub):
 
 @pytest.fixture
 def slower(hub):
-    """A connection takes 15 seconds for a shard."""
-    hub.fault("slow", host="cdn", rate=200_000)
+    """A connection takes 30 seconds for a shard."""
+    hub.fault("slow", host="cdn", rate=100_000)
+
+
+@pytest.fixture
+def endless(hub):
+    """A transfer does not end by itself in the time that a test has, however loaded the machine is."""
+    hub.fault("slow", host="cdn", rate=20_000)
 
 
 def test_progress_is_shown_and_the_result_is_that_of_the_module(play, run_module, published, hub, dest):
@@ -318,7 +324,7 @@ def interrupt(play: Play, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["ctrl-c", "term", "kill"])
-def test_an_interrupted_play_stops_the_transfer(play, dest, slower, number):
+def test_an_interrupted_play_stops_the_transfer(play, dest, endless, number):
     interrupted = play()
     interrupted.start().await_line()
     assert interrupted.module()
@@ -331,7 +337,7 @@ def test_an_interrupted_play_stops_the_transfer(play, dest, slower, number):
     assert "Traceback" not in interrupted.stdout + interrupted.stderr
 
 
-def test_the_time_limit_of_the_task_stops_the_transfer(play, dest, slower):
+def test_the_time_limit_of_the_task_stops_the_transfer(play, dest, endless):
     limited = play()
     limited.task = {"timeout": 5}
     (result,) = limited.run().values()
@@ -372,7 +378,7 @@ def test_the_next_run_joins_the_transfer_of_an_abandoned_one(play, abandoned, pu
     assert (result["changed"], result["bytes_fetched"]) == (True, 0)
 
 
-def test_an_interrupted_play_stops_the_transfer_that_it_joined(play, abandoned, dest):
+def test_an_interrupted_play_stops_the_transfer_that_it_joined(play, endless, abandoned, dest):
     joining = play().start()
     until(lambda: "of an earlier run is at it" in joining.stderr)
     interrupt(joining, signal.SIGINT)
@@ -381,7 +387,7 @@ def test_an_interrupted_play_stops_the_transfer_that_it_joined(play, abandoned, 
     assert not dest.exists()
 
 
-def test_a_killed_module_is_reported_in_one_sentence(play, dest, slower):
+def test_a_killed_module_is_reported_in_one_sentence(play, dest, endless):
     running = play().start()
     running.await_line()
     (pid,) = running.module()
