@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import nox
 
@@ -14,9 +16,12 @@ from testbed.playbooks import run as run_playbooks
 
 ROOT = Path(__file__).parent
 CACHE = ROOT / ".cache"
+VENV = ROOT / ".venv"
+REPORTS = CACHE / "reports"
 OLDEST_CORE = "2.17"
-# The scenario that needs real GPUs is never part of a test run.
-SCENARIOS = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml") if path.parent.name != "gpu")
+# Run by name only: what needs real GPUs, and what compiles kernel modules or llama.cpp for many minutes.
+BY_NAME = {"dkms", "gpu", "llama_cpp_source"}
+SCENARIOS = sorted({path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")} - BY_NAME)
 
 nox.options.default_venv_backend = "none"
 nox.options.error_on_external_run = False
@@ -33,6 +38,12 @@ def uv_environment(session: nox.Session, name: str, python: str) -> Path:
         uv, "pip", "sync", "--quiet", "--python", str(path / "bin" / "python"), "--require-hashes", requirements
     )
     return path
+
+
+def pytest(session: nox.Session, environment: Path, *arguments: str, **options: Any) -> None:
+    """Run the tests with an environment's pytest, and keep its report for the end."""
+    report = REPORTS / f"{session.name}-{environment.name}.xml"
+    session.run(str(environment / "bin" / "pytest"), f"--junit-xml={report}", *arguments, **options)
 
 
 def collection_tree(target: Path) -> Path:
@@ -152,18 +163,19 @@ def units(session: nox.Session) -> None:
 
     The oldest ansible-core sees what meets it: modules and what runs beside them. The rest is plain Python.
     """
-    session.run("pytest", "-n", "auto", "-m", "not bed", *session.posargs)
+    pytest(session, VENV, "-n", "auto", "-m", "not bed", *session.posargs)
     oldest = uv_environment(session, f"core-{OLDEST_CORE}", "3.12")
     host = uv_environment(session, "host-3.9", "3.9")
-    env = {"PYTHONPATH": f"{ROOT / '.venv' / 'tree'}:{ROOT / 'tests'}"}
+    env = {"PYTHONPATH": f"{VENV / 'tree'}:{ROOT / 'tests'}"}
     meets_ansible = ("modules", "plugin_utils")
-    session.run(
-        str(oldest / "bin" / "pytest"),
+    pytest(
+        session,
+        oldest,
         *("-n", "auto", "-m", "not bed", "--ignore=tests/unit/plugins/modules/test_faults.py"),
         *(f"tests/unit/plugins/{folder}" for folder in meets_ansible),
         env=env,
     )
-    session.run(str(host / "bin" / "pytest"), "-m", "not bed", "tests/unit/plugins", env=env)
+    pytest(session, host, "-m", "not bed", "tests/unit/plugins", env=env)
 
 
 @nox.session
@@ -176,7 +188,7 @@ def bed(session: nox.Session) -> None:
 def bed_tests(session: nox.Session) -> None:
     """Unit tests that need the test bed: real tools as oracles, the mock under the real nvidia-smi, real servers."""
     session.run("python", "-m", "testbed", "build")
-    session.run("pytest", "-m", "bed", *session.posargs)
+    pytest(session, VENV, "-m", "bed", *session.posargs)
 
 
 @nox.session
@@ -207,8 +219,18 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     """Everything above: what CI runs."""
-    for name in ("lint", "types", "docs", "build", "sanity", "units", "bed_tests", "molecule", "demo"):
+    shutil.rmtree(REPORTS, ignore_errors=True)
+    for name in ("lint", "types", "docs", "build", "sanity", "units", "bed_tests", "demo", "molecule", "failures"):
         session.notify(name)
+
+
+@nox.session
+def failures(session: nox.Session) -> None:
+    """Say once more which of the last tests have failed: their own output is far up by now."""
+    for report in sorted(REPORTS.glob("*.xml")):
+        for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 -- pytest has just written it
+            for found in (*case.iter("failure"), *case.iter("error")):
+                session.warn(f"{report.stem}: {case.get('classname')}.{case.get('name')}\n{found.text}")
 
 
 @nox.session

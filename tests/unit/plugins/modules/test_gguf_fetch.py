@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -410,10 +411,12 @@ def begin(hub, dest: Path, **params) -> subprocess.Popen:
 
 def there(dest: Path) -> int:
     """Bytes that the next run would not fetch again."""
-    left = [
-        json.loads(path.read_text()) for path in (companion(dest, "note"), companion(dest, "journal")) if path.exists()
-    ]
-    return max((sum(stop - start for start, stop in content["ranges"]) for content in left), default=0)
+    found = 0
+    for name in ("note", "journal"):
+        with contextlib.suppress(FileNotFoundError):  # a run that ends takes them away
+            content = json.loads(companion(dest, name).read_text())
+            found = max(found, sum(stop - start for start, stop in content["ranges"]))
+    return found
 
 
 def test_a_stopped_run_says_so_and_keeps_what_it_has(fetch, hub, published, dest):

@@ -26,7 +26,8 @@ from testbed.hub import Hub
 
 REPO = "acme/model-GGUF"
 LINE = re.compile(r"^(?P<host>\w+): model\.gguf: (?P<percent>\d+) %, [\d.]+ of 9\.\d MB, [\d.]+ MB/s", re.MULTILINE)
-PATIENCE_S = 60
+# Of a machine that does much else at the time.
+PATIENCE_S = 180
 
 # A connection that can be cut: as long as a file is there, the host does not answer. The file says how many seconds of
 # that are borne.
@@ -204,8 +205,8 @@ def play(tmp_path, hub: Hub, dest) -> Iterator[Callable[..., Play]]:
 
 @pytest.fixture
 def slow(hub):
-    """A connection takes two seconds for a shard."""
-    hub.fault("slow", host="cdn", rate=1_500_000)
+    """A connection takes six seconds for a shard: longer than the longest time between two looks at the progress."""
+    hub.fault("slow", host="cdn", rate=500_000)
 
 
 @pytest.fixture
@@ -339,10 +340,10 @@ def test_an_interrupted_play_stops_the_transfer(play, dest, endless, number):
 
 def test_the_time_limit_of_the_task_stops_the_transfer(play, dest, endless):
     limited = play()
-    limited.task = {"timeout": 5}
+    limited.task = {"timeout": 15}
     (result,) = limited.run().values()
     assert result["failed"] is True
-    assert "5" in result["msg"]
+    assert "15" in result["msg"]
     assert limited.module() == limited.left() == []
 
 
@@ -398,13 +399,14 @@ def test_a_killed_module_is_reported_in_one_sentence(play, dest, endless):
     assert running.left() == []
 
 
-def test_a_lost_connection_is_waited_for(play, published, dest, slow):
+def test_a_lost_connection_is_waited_for(play, published, hub, dest, slower):
     watched = play()
     watched.connection = "cut"
     watched.start().await_line()
     cut = watched.folder / "cut"
     cut.write_text("900")
     until(lambda: "the host does not answer" in watched.stderr)
+    hub.clear_faults()
     until(dest.exists)
     cut.unlink()
     (result,) = watched.end().values()
