@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-UNIT = "llmfleet-gpu-gate.service"
+UNIT = "llmfleet-gpu-ready.service"
 MARKER = "/etc/ansible/facts.d/llmfleet_gpu_gate.fact"
 # A service that needs the gate, as the engines do.
 START = f"systemd-run --unit=engine --property=Requires={UNIT} --property=After={UNIT} sleep 600"

@@ -137,6 +137,27 @@ def check(host: Host, chosen: t.Sequence[str] | None = None) -> Verdict:
     }
 
 
+def ready(run: RunCommand, count: int, timeout: int, devices: Path = Path("/dev")) -> list[Finding]:
+    """What keeps programs from using CUDA on this host: it does not start, a GPU is missing, or a device node is.
+
+    Whoever may make device nodes, as root may, has them made by starting CUDA. Services are not allowed to.
+
+    :param count: how many GPUs there should be.
+    :param timeout: seconds that CUDA may take to start.
+    """
+    # Nothing is measured, so the floors are anybody's.
+    host = Host(run, FLOORS["h800"], count, timeout)
+    init, counted, nodes = _Result("cuda-init"), _Result("cuda-count"), _Result("device-nodes")
+    _count(host, init, counted)
+    missing = [name for name in ("nvidiactl", "nvidia-uvm") if not (devices / name).exists()]
+    if missing:
+        nodes.wrong(None, "device nodes of the driver", f"no {' and no '.join(missing)} in {devices}", _NODE_STEP)
+    found = len(list(devices.glob("nvidia[0-9]*")))
+    if found < count:
+        nodes.wrong(None, f"device nodes of {count} GPUs", f"{found} in {devices}", _NODE_STEP)
+    return [*init.findings, *counted.findings, *nodes.findings]
+
+
 @dataclasses.dataclass
 class _Result:
     """What one check has found out so far."""
@@ -221,6 +242,8 @@ def _answered(work: t.Callable[[], t.Any]) -> dict[str, t.Any]:
 _ANY_STEP = "Read `journalctl -k | grep -i -e nvrm -e xid` for what the driver says."
 _BY_HAND = "Run it by hand to see all that it says."
 _TOO_FEW = "it takes two GPUs that work"
+_COUNT_STEP = "Compare with `nvidia-smi -L` and `lspci -d 10de:`; MIG and CUDA_VISIBLE_DEVICES change what CUDA sees."
+_NODE_STEP = "Run `nvidia-modprobe -c 0 -u`; have nvidia and nvidia_uvm loaded at boot, and the persistence daemon run."
 _RESET = "Reset the GPU or reboot; if it comes back, have the GPU replaced."
 
 
@@ -259,15 +282,10 @@ def _start(host: Host) -> tuple[list[_Result], list[int]]:
     """Without these, nothing else can be checked. Also returns the GPUs that are fit for more."""
     init, count, memory = results = [_Result("cuda-init"), _Result("cuda-count"), _Result("memory-intact")]
     gpus: list[int] = []
-    found = init.attempt(host, None, "CUDA to start", _cuda.count_gpus)
+    found = _count(host, init, count)
     if found is None:
-        count.skipped = memory.skipped = "CUDA does not start"
+        memory.skipped = count.skipped
         return results, gpus
-    if found != host.count:
-        advice = (
-            "Compare with `nvidia-smi -L` and `lspci -d 10de:`; MIG and CUDA_VISIBLE_DEVICES change what CUDA sees."
-        )
-        count.wrong(None, f"{host.count} GPUs", str(found), advice)
     for gpu in range(found):
         intact = memory.attempt(host, gpu, "a GPU that stores data", partial(_cuda.memory_intact, gpu))
         if intact:
@@ -275,6 +293,16 @@ def _start(host: Host) -> tuple[list[_Result], list[int]]:
         elif intact is not None:
             memory.wrong(gpu, "the bytes that were stored", "others", _RESET)
     return results, gpus
+
+
+def _count(host: Host, init: _Result, count: _Result) -> int | None:
+    """Start CUDA and compare how many GPUs it has; None when it does not start."""
+    found: int | None = init.attempt(host, None, "CUDA to start", _cuda.count_gpus)
+    if found is None:
+        count.skipped = "CUDA does not start"
+    elif found != host.count:
+        count.wrong(None, f"{host.count} GPUs", str(found), _COUNT_STEP)
+    return found
 
 
 def _copy_rate(host: Host, gpus: list[int]) -> _Result:

@@ -4,7 +4,8 @@
 
 """The GPU gate without Ansible, for the unit that runs at boot: the module's code, with the options of its last pass.
 
-It prints the verdict, keeps or removes the mark of a fenced host, and exits with 1 when the host is not fit.
+Then CUDA has to start, which a driver that answers does not imply. It prints the verdict, keeps or removes the mark of
+a fenced host, and exits with 1 when the host is not fit.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from pathlib import Path
 # This file is run isolated (-I): nothing else that may lie on the path is imported.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from ansible_collections.llmfleet.serving.plugins.module_utils._cuda_checks import ready
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate import gate
+from ansible_collections.llmfleet.serving.plugins.module_utils._gate_verdict import describe
 
 _PAUSE_S = 5
 # What comes up some time after the kernel: the driver, the fabric manager, and with it the NVLinks. Nothing else heals.
-_LATE = ("driver-answers", "fabric", "nvlink", "topology", "gpu-count", "gpu-on-bus")
+_LATE = ("driver-answers", "fabric", "nvlink", "topology", "gpu-count", "gpu-on-bus", "cuda-init", "device-nodes")
 
 
 def run_command(argv: list[str], **options: t.Any) -> tuple[int, str, str]:
@@ -42,23 +45,32 @@ def main(config: dict[str, t.Any]) -> int:
     """Ask until the host is fit, or is not going to be."""
     end = time.monotonic() + config["wait"]
     while True:
-        verdict = gate(run_command, config["options"])
-        late = all(
-            finding["rule"].startswith(_LATE) for finding in verdict["findings"] if finding["severity"] == "fail"
-        )
-        if verdict["verdict"] == "pass" or not late or time.monotonic() >= end:
+        rules, reasons = _ask(config)
+        if not reasons or not all(rule.startswith(_LATE) for rule in rules) or time.monotonic() >= end:
             break
         time.sleep(_PAUSE_S)
-    return _conclude(Path(config["marker"]), verdict)
+    return _conclude(Path(config["marker"]), reasons)
 
 
-def _conclude(marker: Path, verdict: dict[str, t.Any]) -> int:
-    if verdict["verdict"] == "pass":
+def _ask(config: dict[str, t.Any]) -> tuple[set[str], list[str]]:
+    """The rules that are broken, and the reasons to refuse the host."""
+    verdict = gate(run_command, config["options"])
+    if verdict["verdict"] == "fail":
+        rules = {finding["rule"] for finding in verdict["findings"] if finding["severity"] == "fail"}
+        return rules, verdict["msg"].splitlines()
+    if not config["cuda"]:
+        return set(), []
+    findings = ready(run_command, len(verdict["facts"]["gpus"]), config["options"]["timeout"])
+    return {finding["rule"] for finding in findings}, describe(findings)
+
+
+def _conclude(marker: Path, reasons: list[str]) -> int:
+    if not reasons:
         marker.unlink(missing_ok=True)
         print("The GPUs are fit.")
         return 0
-    print(verdict["msg"], file=sys.stderr)
-    fact = {"verdict": "fail", "reasons": verdict["msg"].splitlines()}
+    print("\n".join(reasons), file=sys.stderr)
+    fact = {"verdict": "fail", "reasons": reasons}
     marker.write_text(json.dumps(fact, indent=4, sort_keys=True, ensure_ascii=False) + "\n")
     return 1
 

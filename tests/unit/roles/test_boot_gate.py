@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cuda_mock
 import pytest
 import yaml
 
@@ -26,7 +27,10 @@ def test_boot_asks_with_the_options_of_the_task():
 
 @pytest.fixture
 def boot_gate(tmp_path):
-    """`boot_gate(smi=..., wait=...)` runs what the unit runs, on a host whose nvidia-smi is the script `smi`."""
+    """`boot_gate(smi=..., wait=...)` runs what the unit runs, on a host whose nvidia-smi is the script `smi`.
+
+    With `cuda`, the words of the stand-in for CUDA, CUDA is started too.
+    """
     code = tmp_path / "code/ansible_collections/llmfleet/serving/plugins/module_utils"
     code.mkdir(parents=True)
     for name in yaml.safe_load((ROLE / "vars/main.yml").read_text())["__gpu_gate_files"]:
@@ -35,16 +39,16 @@ def boot_gate(tmp_path):
     marker, config, tools = tmp_path / "fact", tmp_path / "config.json", tmp_path / "tools"
     tools.mkdir()
 
-    def run(smi: str = "", wait: int = 0, **options):
+    def run(smi: str = "", wait: int = 0, cuda: str = "", **options):
         wanted = {"profile": "h100", "count": 1, "source": "nvidia-smi", "timeout": 10, **options}
-        config.write_text(json.dumps({"options": wanted, "marker": str(marker), "wait": wait}))
+        config.write_text(json.dumps({"options": wanted, "marker": str(marker), "cuda": bool(cuda), "wait": wait}))
         if smi:
             (tools / "nvidia-smi").write_text(f"#!/bin/sh\n{smi}\n")
             (tools / "nvidia-smi").chmod(0o755)
+        path = {"PATH": f"{tools}:{os.environ['PATH']}"}
+        library = {"LD_LIBRARY_PATH": str(Path(cuda_mock.library()).parent), "MOCK_CUDA": cuda} if cuda else {}
         argv = [sys.executable, "-I", str(tmp_path / "code/boot_gate.py"), str(config)]
-        done = subprocess.run(
-            argv, capture_output=True, text=True, env={"PATH": f"{tools}:{os.environ['PATH']}"}, check=False, timeout=60
-        )
+        done = subprocess.run(argv, capture_output=True, text=True, env={**path, **library}, check=False, timeout=60)
         return done, marker
 
     return run
@@ -88,6 +92,14 @@ def test_what_does_not_heal_is_not_waited_for(boot_gate):
     assert done.returncode == 1
     assert "gpu-name" in done.stderr
     assert marker.exists()
+
+
+def test_host_on_which_cuda_does_not_start_is_refused(boot_gate):
+    done, marker = boot_gate(recorded(), cuda="gpus=1 cuInit=802")
+    assert done.returncode == 1
+    assert done.stderr.startswith("cuda-init: expected CUDA to start, found ")
+    assert "(802, " in done.stderr
+    assert json.loads(marker.read_text())["reasons"] == done.stderr.splitlines()
 
 
 def test_refused_option_is_one_line(boot_gate):

@@ -279,3 +279,40 @@ def test_what_makes_no_sense_is_refused(check, options, msg):
     with pytest.raises(LlmError) as raised:
         check(**options)
     assert str(raised.value) == msg
+
+
+@pytest.fixture
+def ready(monkeypatch, tmp_path):
+    """ready("words", "nvidia0", ...): what keeps a host of two GPUs with these device nodes from using CUDA."""
+
+    def ask(words: str, *nodes: str) -> list[tuple[str, str]]:
+        cuda_mock.install(monkeypatch, words)
+        for node in nodes:
+            (tmp_path / node).touch()
+        found = _cuda_checks.ready(run_command, count=2, timeout=60, devices=tmp_path)
+        return [(finding["rule"], finding["found"]) for finding in found]
+
+    return ask
+
+
+NODES = ("nvidiactl", "nvidia-uvm", "nvidia0", "nvidia1")
+
+
+def test_a_host_whose_programs_can_use_cuda_is_ready(ready):
+    assert ready("", *NODES, "nvidia-caps") == []
+
+
+@pytest.mark.parametrize("words", ["cuInit=802", "gpus=1", "gpus=3"])
+def test_a_host_on_which_cuda_does_not_start_on_each_gpu_is_not_ready(ready, words):
+    ((rule, _found),) = ready(words, *NODES)
+    assert {(rule, None)} == FAULTS[words]
+
+
+def test_a_host_without_its_device_nodes_is_not_ready(ready):
+    assert [rule for rule, _found in ready("", *NODES[:1], *NODES[2:])] == ["device-nodes"]
+    assert "no nvidia-uvm in" in ready("")[0][1]
+
+
+def test_each_gpu_needs_its_node(ready):
+    ((rule, found),) = ready("", *NODES[:3])
+    assert (rule, found.partition(" in ")[0]) == ("device-nodes", "1")
