@@ -167,7 +167,7 @@ def units(session: nox.Session) -> None:
     oldest = uv_environment(session, f"core-{OLDEST_CORE}", "3.12")
     host = uv_environment(session, "host-3.9", "3.9")
     env = {"PYTHONPATH": f"{VENV / 'tree'}:{ROOT / 'tests'}"}
-    meets_ansible = ("modules", "plugin_utils")
+    meets_ansible = ("filter", "lookup", "modules", "plugin_utils")
     pytest(
         session,
         oldest,
