@@ -27,7 +27,8 @@ ENGINES = {
     "vllm": ("f16", "bf16", "fp8"),
     "sglang": ("f16", "bf16", "fp8"),
 }
-_FORMATS = {"ollama": "gguf", "llama_cpp": "gguf", "vllm": "safetensors", "sglang": "safetensors"}
+# The format of model files that each of them serves here.
+FORMATS = {"ollama": "gguf", "llama_cpp": "gguf", "vllm": "safetensors", "sglang": "safetensors"}
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Wish:
         if self.cache_type not in ENGINES[self.engine]:
             known = ", ".join(ENGINES[self.engine])
             raise LlmError(f"{self.engine} has no KV cache of type {self.cache_type!r}; expected {known}.")
-        if model.format != _FORMATS[self.engine]:
-            raise LlmError(f"{self.engine} serves {_FORMATS[self.engine]} here, but the model is in {model.format}.")
+        if model.format != FORMATS[self.engine]:
+            raise LlmError(f"{self.engine} serves {FORMATS[self.engine]} here, but the model is in {model.format}.")
         for name in ("context", "parallel", "layers", "tensor_parallel", "pipeline_parallel"):
             value, least = getattr(self, name), 0 if name == "layers" else 1
             if value is not None and value < least:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._xid import parse
 _FABRIC_MANAGER = "nvidia-fabricmanager.service"
 _PCI_DEVICES = Path("/sys/bus/pci/devices")
 _NVIDIA = "0x10de"
-# Base classes of PCI: a display controller. NVSwitches are bridges.
+# Classes of PCI: a display controller, and "bridge, other", which of NVIDIA's devices only NVSwitches are.
 _DISPLAY = "0x03"
+_BRIDGE = "0x0680"
 # What a GPU is given to on purpose, so that the NVIDIA driver does not have it.
 _GIVEN_AWAY = {"vfio-pci"}
 
@@ -31,11 +33,41 @@ def systemd_unit(pid: int) -> str | None:
     return units[-1] if units else None
 
 
+@dataclasses.dataclass(frozen=True)
+class PciDevice:
+    """An NVIDIA GPU or NVSwitch on the PCI bus, which is there without a driver too.
+
+    :ivar address: like 0000:18:00.0.
+    :ivar device: the device id, like 0x2324 (see `_pci_ids`).
+    :ivar driver: the kernel's driver that has it, None when none has.
+    """
+
+    address: str
+    device: str
+    driver: str | None
+    switch: bool = False
+
+    @property
+    def given_away(self) -> bool:
+        """Whether it is a virtual machine's, so that NVIDIA's driver cannot have it."""
+        return self.driver in _GIVEN_AWAY
+
+
+def pci_devices(devices: Path = _PCI_DEVICES) -> list[PciDevice]:
+    """NVIDIA's GPUs and NVSwitches on the PCI bus, in the order of their addresses."""
+    found = []
+    for folder in sorted(devices.glob("*")):
+        kind = _word(folder / "class")
+        if _word(folder / "vendor") == _NVIDIA and kind.startswith((_DISPLAY, _BRIDGE)):
+            driver = (folder / "driver").resolve().name if (folder / "driver").exists() else None
+            found.append(PciDevice(folder.name, _word(folder / "device"), driver, kind.startswith(_BRIDGE)))
+    return found
+
+
 def pci_gpus(devices: Path = _PCI_DEVICES) -> int | None:
     """NVIDIA GPUs on the PCI bus, without those given to virtual machines; None where /sys shows none at all."""
-    found = [device for device in devices.glob("*") if _word(device / "vendor") == _NVIDIA]
-    gpus = [device for device in found if _word(device / "class").startswith(_DISPLAY)]
-    return sum((gpu / "driver").resolve().name not in _GIVEN_AWAY for gpu in gpus) if gpus else None
+    gpus = [device for device in pci_devices(devices) if not device.switch]
+    return sum(not gpu.given_away for gpu in gpus) if gpus else None
 
 
 def _word(path: Path) -> str:
@@ -51,21 +83,21 @@ def read_xids(run: RunCommand, since: float) -> list[XidEvents] | None:
     :param since: seconds since 1970; earlier ones are left out.
     """
     # All lines, not `--grep`: a log without Xids and a log that this account may not read must not look alike.
-    log = _output(run, "journalctl", "--dmesg", "--no-pager", "--quiet", "--output=short-unix")
+    log = output_of(run, "journalctl", "--dmesg", "--no-pager", "--quiet", "--output=short-unix")
     return parse_log(log, since) if log else None
 
 
 def read_fabric_manager(run: RunCommand) -> FabricManager | None:
     """The fabric manager's unit and version; None where systemd knows no such unit."""
-    said = _output(run, "systemctl", "show", "--property=LoadState,ActiveState", _FABRIC_MANAGER)
+    said = output_of(run, "systemctl", "show", "--property=LoadState,ActiveState", _FABRIC_MANAGER)
     states = dict(re.findall(r"^(\w+)=(.*)$", said, re.MULTILINE))
     if states.get("LoadState", "not-found") == "not-found":
         return None
-    version = re.search(r"\b[0-9]{3,4}(?:\.[0-9]+)+\b", _output(run, "nv-fabricmanager", "--version"))
+    version = re.search(r"\b[0-9]{3,4}(?:\.[0-9]+)+\b", output_of(run, "nv-fabricmanager", "--version"))
     return {"state": states.get("ActiveState", "unknown"), "version": version[0] if version else None}
 
 
-def _output(run: RunCommand, *command: str) -> str:
+def output_of(run: RunCommand, *command: str) -> str:
     """What a command says on its standard output; nothing when it cannot be run."""
     try:
         return run(list(command), environ_update={"LC_ALL": "C"}, handle_exceptions=False)[1]

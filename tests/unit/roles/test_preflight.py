@@ -1,96 +1,59 @@
-"""Each check of the role preflight fires, alone and with all others, and says what to do."""
+"""The role preflight: its documented rules and table are the real ones, and it passes every option of the module."""
 
 from __future__ import annotations
 
+import re
 import typing as t
 from pathlib import Path
 
-import pytest
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar
 
-try:
-    from ansible.template import trust_as_template
-except ImportError:  # ansible-core before 2.19 trusts every template
+from ansible_collections.llmfleet.serving.plugins.module_utils._fit import ENGINES
+from ansible_collections.llmfleet.serving.plugins.module_utils._gate_profiles import AUTO, PROFILES
+from ansible_collections.llmfleet.serving.plugins.module_utils._host_rules import RULES
+from ansible_collections.llmfleet.serving.plugins.modules import host_check
 
-    def trust_as_template(value: str) -> str:
-        return value
-
-
-ROLE = Path(__file__).parents[3] / "roles" / "preflight"
-FIT_FACTS = {
-    "distribution": "Ubuntu",
-    "distribution_version": "22.04",
-    "architecture": "x86_64",
-    "service_mgr": "systemd",
-    "python_version": "3.10.12",
-    "memtotal_mb": 2_000_000,
-}
-FIT = {
-    "preflight_memory_min": 64,
-    "preflight_models": [{"name": "big", "repo": "acme/big", "revision": "0" * 40}, {"name": "old", "state": "absent"}],
-    "preflight_services": [{"name": "one", "model": "big", "port": 1}, {"name": "two", "model": "big", "port": 2}],
-}
-UNFIT = {
-    "Operating system: expected Debian 12 or Ubuntu 22.04": {"distribution_version": "20.04"},
-    "Architecture: expected x86_64, found aarch64": {"architecture": "aarch64"},
-    "Service manager: expected systemd, found openrc": {"service_mgr": "openrc"},
-    "Python: expected 3.9 or newer, found 3.8.10": {"python_version": "3.8.10"},
-    "Memory: expected 64 GiB or more, found 62.5 GiB": {"memtotal_mb": 64_000},
-    "Services: each model must be one of the described models, found unknown none": {
-        "preflight_services": [{"model": "none", "port": 1}]
-    },
-    "Models: each must name its repo and its revision, found none for big": {"preflight_models": [{"name": "big"}]},
-    "Services: each must have a port of its own, found 1, 1": {
-        "preflight_services": [{"model": "big", "port": 1}, {"model": "big", "port": 1}]
-    },
-}
+ROOT = Path(__file__).parents[3]
+ROLE = ROOT / "roles/preflight"
 
 
-def trusted(value: t.Any) -> t.Any:
-    if isinstance(value, list):
-        return [trusted(item) for item in value]
-    return trust_as_template(value) if isinstance(value, str) else value
+def load(path: str) -> t.Any:
+    return yaml.safe_load((ROLE / path).read_text())
 
 
-def failures(**changes: t.Any) -> list[str]:
-    facts = {**FIT_FACTS, **{name: value for name, value in changes.items() if name in FIT_FACTS}}
-    options = {**FIT, **{name: value for name, value in changes.items() if name in FIT}}
-    role = {name: trusted(value) for name, value in yaml.safe_load((ROLE / "vars/main.yml").read_text()).items()}
-    templar = Templar(loader=DataLoader(), variables={**role, **options, "ansible_facts": facts})
-    return list(templar.template(trust_as_template("{{ __preflight_failures }}")))
+SPEC = load("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+OPTIONS = yaml.safe_load(host_check.DOCUMENTATION)["options"]
 
 
-@pytest.mark.parametrize(
-    ("distribution", "version"), [("Ubuntu", "22.04"), ("Ubuntu", "24.04"), ("Debian", "12"), ("Debian", "13.2")]
-)
-def test_a_fit_host_passes(distribution, version):
-    assert failures(distribution=distribution, distribution_version=version) == []
+def test_docs_name_every_rule_with_its_source():
+    text = (ROOT / "docs/preflight.md").read_text()
+    documented = re.findall(r"^\| `([\w-]+)` \| (refuses|warns) \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE)
+    severities = {"fail": "refuses", "warn": "warns"}
+    assert documented == [(rule.id, severities[rule.severity], rule.source) for rule in RULES]
 
 
-def test_debian_testing_has_no_number_and_passes():
-    assert failures(distribution="Debian", distribution_version="forky/sid") == []
+def test_docs_have_the_table_of_sizes():
+    text = (ROOT / "docs/preflight.md").read_text()
+    rows = re.findall(r"^\| ([\d.]+)b \| (\S+) \| (\d+) GB \| (\d+) GB \| (\d+) GB \|", text, re.MULTILINE)
+    sizes = load("defaults/main.yml")["preflight_sizes"]
+    keys = ("parameters", "cores", "gpu_memory", "memory", "disk")
+    assert rows == [tuple(str(size.get(key, "-")) for key in keys) for size in sizes]
 
 
-def test_another_system_is_refused():
-    assert failures(distribution="CentOS", distribution_version="9")[0].endswith(
-        "found CentOS 9. Install one of these."
-    )
+def test_every_option_of_the_module_is_a_variable_of_the_role():
+    task = load("tasks/main.yml")[-1]["llmfleet.serving.host_check"]
+    assert list(task) == list(OPTIONS)
+    variables = {name: re.findall(r"\b(?:__)?preflight_\w+", value) for name, value in task.items()}
+    # What was found elsewhere is what the stack's filter finds.
+    assert variables.pop("findings") == ["__preflight_stack_findings"]
+    assert variables == {name: [f"preflight_{name}"] for name in variables}
 
 
-@pytest.mark.parametrize(("reason", "change"), UNFIT.items(), ids=[reason.split(":")[0] for reason in UNFIT])
-def test_each_reason_is_told(reason, change):
-    found = failures(**change)
-    assert len(found) == 1
-    assert found[0].startswith(reason)
-    assert found[0].endswith(".")
+def test_role_and_module_take_the_same_values():
+    assert SPEC["preflight_gpu_profile"]["choices"] == ["", *sorted([AUTO, *PROFILES])]
+    assert SPEC["preflight_sizes"]["options"].keys() == OPTIONS["sizes"]["suboptions"].keys()
+    assert SPEC["preflight_disk"]["options"].keys() == OPTIONS["disk"]["suboptions"].keys()
 
 
-def test_all_reasons_come_at_once():
-    change: dict[str, t.Any] = {}
-    for each in UNFIT.values():
-        change.update(each)
-    # Two of them are about the services.
-    change["preflight_services"] = [{"model": "none", "port": 1}, {"model": "none", "port": 1}]
-    assert len(failures(**change)) == len(UNFIT)
+def test_services_may_have_every_engine_that_models_are_planned_for():
+    assert set(SPEC["preflight_services"]["options"]["engine"]["choices"]) == set(ENGINES)

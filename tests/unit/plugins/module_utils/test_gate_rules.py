@@ -9,20 +9,15 @@ One table has the cases; no rule may be without one, and no comparison may be tu
 
 from __future__ import annotations
 
-import ast
 import copy
 import dataclasses
-import importlib.util
-import inspect
-import sys
 import typing as t
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
+from mutants import comparisons, mutant
 
-from ansible_collections.llmfleet.serving.plugins import module_utils
 from ansible_collections.llmfleet.serving.plugins.module_utils import _gate_checks, _gate_rules, _gate_verdict
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate_profiles import PROFILES, Expectation
@@ -557,44 +552,12 @@ def test_the_cases_are_right(case):
     assert not noticed(*case)
 
 
+@pytest.mark.parametrize("comparison", comparisons(_gate_checks))
 def test_a_turned_comparison_is_noticed(comparison, monkeypatch):
     """A proof of the tables: what they do not notice, they do not test."""
-    monkeypatch.setattr(_gate_verdict, "RULES", mutant(comparison, monkeypatch).RULES)
+    rules = mutant(_gate_rules, _gate_checks, comparison, monkeypatch)
+    monkeypatch.setattr(_gate_verdict, "RULES", rules.RULES)
     assert any(noticed(*case) for case in CASES)
-
-
-# A comparison, and what another hand could have written in its place.
-SWAPS = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
-CHECKS = Path(inspect.getfile(_gate_checks))
-
-
-def comparisons(tree: ast.AST) -> list[ast.Compare]:
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Compare)]
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "comparison" in metafunc.fixturenames:
-        found = enumerate(comparisons(ast.parse(CHECKS.read_text())))
-        metafunc.parametrize("comparison", [pytest.param(n, id=f"{n} {ast.unparse(node)}") for n, node in found])
-
-
-def mutant(comparison: int, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The rules, with one comparison of the checks turned round."""
-    tree = ast.parse(CHECKS.read_text())
-    node = comparisons(tree)[comparison]
-    node.ops = [SWAPS[type(operator)]() for operator in node.ops]
-    checks = ModuleType(_gate_checks.__name__)
-    exec(compile(tree, str(CHECKS), "exec"), vars(checks))  # noqa: S102 - a file of ours
-    monkeypatch.setitem(sys.modules, checks.__name__, checks)
-    monkeypatch.setattr(module_utils, "_gate_checks", checks)
-    spec = importlib.util.spec_from_file_location("mutant", _gate_rules.__file__)
-    rules = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "mutant", rules)
-    spec.loader.exec_module(rules)
-    return rules
 
 
 def noticed(facts: Facts, expectation: Expectation, findings: list[tuple[str, int | None, str]]) -> bool:
