@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from testbed import BedError, hosts, images, ollama
+from testbed import BedError, apt_repository, hosts, images, ollama
 from testbed.cache import cache_dir, size_of
 from testbed.engine import LABEL, docker, ensure_engine, ensure_nginx
 
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m testbed", description=_DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    build = commands.add_parser("build", help="make everything slow: engine, images, Ollama releases, models")
+    build = commands.add_parser("build", help="make everything slow: engine, images, releases, packages, models")
     build.set_defaults(command=_build)
 
     up = commands.add_parser("up", help="start hosts and the hub, building what is missing")
@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     commit.add_argument("repository", metavar="OWNER/NAME")
     commit.set_defaults(command=_commit)
 
+    key = commands.add_parser("key", help="tell the fingerprint of the key that signs the mirror's apt repositories")
+    key.set_defaults(command=_key)
+
     remove = commands.add_parser("remove", help="remove everything that the bed made, except the engine")
     remove.set_defaults(command=_remove)
     return parser
@@ -68,6 +71,7 @@ def _build(_arguments: argparse.Namespace) -> None:
     _step("nginx", ensure_nginx)
     for version in ollama.VERSIONS:
         _step(f"Ollama {version}", ollama.ensure_release, version)
+    _step("apt repositories", lambda: apt_repository.ensure().path)
     _step("models", hosts.models_dir)
 
 
@@ -98,6 +102,10 @@ def _list(_arguments: argparse.Namespace) -> None:
 
 def _commit(arguments: argparse.Namespace) -> None:
     print(hosts.hub_commit(arguments.repository))
+
+
+def _key(_arguments: argparse.Namespace) -> None:
+    print(apt_repository.ensure().fingerprint)
 
 
 def _remove(_arguments: argparse.Namespace) -> None:

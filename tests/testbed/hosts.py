@@ -14,14 +14,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from testbed import BedError, egress
+from testbed import BedError, apt_repository, egress, pci
 from testbed.cache import key_of, locked
 from testbed.engine import HUB, LABEL, NETWORK, docker, ensure_engine
 from testbed.images import ensure_image
 from testbed.ollama import mirror_dir
 
 # Names of the images that hosts are made of.
-IMAGES = ("debian13", "debian-testing")
+IMAGES = ("debian13", "debian-testing", "debian12")
 HUB_PORT = 8000
 
 # A container with another value of this label was started in another way, so it is replaced.
@@ -53,7 +53,12 @@ def up(names: Iterable[str], image: str = IMAGES[0]) -> None:
     """
     ensure_engine()
     tag = ensure_image(image)
-    options = [*_SYSTEMD_OPTIONS, f"--volume={_cgroup_tree()}:/sys/fs/cgroup:rw", *egress.docker_options()]
+    options = [
+        *_SYSTEMD_OPTIONS,
+        f"--volume={_cgroup_tree()}:/sys/fs/cgroup:rw",
+        f"--volume={pci.ensure()}:/sys/bus/pci/devices:ro",
+        *egress.docker_options(),
+    ]
     started = [name for name in names if _ensure_container(name, tag, options)]
     for name in started:
         _wait_for_systemd(name)
@@ -65,10 +70,13 @@ def up_hub() -> str:
     :raises BedError: if it does not answer, or its models cannot be made.
     """
     ensure_engine()
+    # The folder in a read-only mount that another is mounted on must be there already.
+    (mirror_dir() / "nvidia").mkdir(exist_ok=True)
     options = [
         f"--volume={_TESTS}:/bed:ro",
         f"--volume={models_dir()}:/models:ro",
         f"--volume={mirror_dir()}:/mirror:ro",
+        f"--volume={apt_repository.ensure().path}:/mirror/nvidia:ro",
         "--env=PYTHONPATH=/bed",
         "--env=PYTHONDONTWRITEBYTECODE=1",
         "--entrypoint=python3",

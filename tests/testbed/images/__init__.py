@@ -34,27 +34,32 @@ class _Image:
     :ivar dockerfile: path below ``tests/testbed``, which is the build's context.
     :ivar inputs: further paths below ``tests/testbed`` that go into it.
     :ivar packages: Debian packages on top of those that the Dockerfile installs.
+    :ivar on_demand: whether it is left out of `NAMES`, because only what takes long needs it.
     """
 
     suite: str
     dockerfile: str
     inputs: tuple[str, ...] = ()
     packages: str = ""
+    on_demand: bool = False
 
 
 _IMAGES = {
-    "debian13": _Image("trixie", _HOST, ("images/host", "nvml")),
+    "debian13": _Image("trixie", _HOST, ("images/host", "nvml", "cuda")),
+    # Its driver, 535, is one whose open kernel module can be built for the kernel of its own release.
+    "debian12": _Image("bookworm", _HOST, ("images/host", "nvml", "cuda"), on_demand=True),
     # Ollama from v0.30 runs models through the llama-server of its own release archive. Where the bed builds Ollama
     # itself, Debian's llama-server stands for that one, and the archive links to it.
-    "debian-testing": _Image("forky", _HOST, ("images/host", "nvml"), "llama.cpp-tools"),
+    "debian-testing": _Image("forky", _HOST, ("images/host", "nvml", "cuda"), "llama.cpp-tools"),
     "tools": _Image("forky", "images/tools/Dockerfile"),
     "ollama": _Image("trixie", "images/ollama/Dockerfile", ("images/ollama",)),
+    "apt_repository": _Image("trixie", "images/apt_repository/Dockerfile", ("images/apt_repository",)),
 }
-NAMES = tuple(_IMAGES)
+NAMES = tuple(name for name, image in _IMAGES.items() if not image.on_demand)
 
 
 def ensure_image(name: str) -> str:
-    """Build one of the images `NAMES` if its inputs changed since it was last built.
+    """Build one of the images if its inputs changed since it was last built.
 
     :return: its tag, ``llmfleet-bed/<name>:<key of its inputs>``. Images of the same name with another key are removed.
     :raises BedError: if the build fails.

@@ -90,8 +90,8 @@ def broken(result: dict[str, t.Any]) -> set[tuple[str, int | None]]:
 # --- Healthy hosts
 
 HEALTHY = {"h800": (81559, 8), "h100": (81559, 18), "h200": (143771, 18)}
-# What driver 550 does not tell, and what a simulated host does not have: a PCI bus with GPUs, a fabric manager.
-SKIPPED = {"gpu-on-bus", "memory-repair", "memory-unrepairable", "fabric-health", "fabric-manager"}
+# What driver 550 does not tell, and what a simulated host does not have: a fabric manager.
+SKIPPED = {"memory-repair", "memory-unrepairable", "fabric-health", "fabric-manager"}
 
 
 @pytest.mark.bed
@@ -163,7 +163,6 @@ ON_THE_GPU = {
 }
 # ... and on the host as a whole.
 ON_THE_HOST = {
-    "gpu-missing": "gpu-count",
     "old-driver": "driver-version",
     "old-cuda": "cuda-version",
     "vbios-differs": "vbios",
@@ -184,7 +183,7 @@ MUTE = {
     "lost-gpu": {"nvidia-smi": "GPU is lost"},
 }
 # These have tests of their own.
-OTHERS = {"persistence-off", "nvlinks-down"}
+OTHERS = {"gpu-missing", "persistence-off", "nvlinks-down"}
 
 
 def test_no_fault_is_forgotten():
@@ -192,10 +191,11 @@ def test_no_fault_is_forgotten():
 
 
 def test_no_rule_is_forgotten():
-    """But those of a newer driver than the bed's, and of the PCI bus, which a simulated host does not have."""
-    others = {"driver-answers", "persistence-mode", "topology", "kernel-log"}  # these have tests of their own
+    """But those of a newer driver than the bed's."""
+    # These have tests of their own.
+    others = {"driver-answers", "gpu-count", "gpu-on-bus", "persistence-mode", "topology", "kernel-log"}
     fired = {*ON_THE_GPU.values(), *ON_THE_HOST.values(), *others}
-    assert fired | {"gpu-on-bus", "memory-repair", "memory-unrepairable"} == {rule.id for rule in RULES}
+    assert fired | {"memory-repair", "memory-unrepairable"} == {rule.id for rule in RULES}
 
 
 @pytest.mark.bed
@@ -223,6 +223,14 @@ def test_a_driver_or_tool_that_does_not_work_is_a_verdict(bed, fault):
         assert results[source]["facts"] is None
     for source in set(SOURCES) - set(MUTE[fault]):
         assert results[source]["facts"]["attached_gpus"] == 8
+
+
+@pytest.mark.bed
+def test_a_gpu_that_the_driver_did_not_take_up_is_still_on_the_bus(bed):
+    bed.run("gpu-fault", "gpu-missing")
+    for result in bed.gate(profile="h800").values():
+        assert broken(result) == {("gpu-count", None), ("gpu-on-bus", None)}
+        assert (result["facts"]["pci_gpus"], result["facts"]["attached_gpus"]) == (8, 7)
 
 
 @pytest.mark.bed

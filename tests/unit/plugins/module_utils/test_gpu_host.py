@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._gpu_host import (
+    PciDevice,
+    pci_devices,
     pci_gpus,
     read_fabric_manager,
     read_xids,
@@ -47,6 +49,7 @@ class TestPciGpus:
     def device(self, root: Path, name: str, vendor: str, kind: str, driver: str | None = "nvidia") -> None:
         folder = root / "devices" / name
         folder.mkdir(parents=True)
+        (folder / "device").write_text("0x2324\n")
         (folder / "vendor").write_text(f"{vendor}\n")
         (folder / "class").write_text(f"{kind}\n")
         if driver:
@@ -59,6 +62,20 @@ class TestPciGpus:
         self.device(tmp_path, "0000:05:00.0", "0x10de", "0x068000", driver="nvidia-nvswitch")
         self.device(tmp_path, "0000:02:00.0", "0x1a03", "0x030000", driver="ast")
         assert pci_gpus(tmp_path / "devices") == 2
+
+    def test_are_told_with_the_switches_and_what_has_them(self, tmp_path):
+        self.device(tmp_path, "0000:18:00.0", "0x10de", "0x030200", driver=None)
+        self.device(tmp_path, "0000:05:00.0", "0x10de", "0x068000", driver="nvidia-nvswitch")
+        self.device(tmp_path, "0000:3a:00.0", "0x10de", "0x030200", driver="vfio-pci")
+        self.device(tmp_path, "0000:03:00.0", "0x10de", "0x020700")
+        self.device(tmp_path, "0000:02:00.0", "0x15b3", "0x068000")
+        found = pci_devices(tmp_path / "devices")
+        assert found == [
+            PciDevice("0000:05:00.0", "0x2324", "nvidia-nvswitch", switch=True),
+            PciDevice("0000:18:00.0", "0x2324", None),
+            PciDevice("0000:3a:00.0", "0x2324", "vfio-pci"),
+        ]
+        assert [device.given_away for device in found] == [False, False, True]
 
     def test_leaves_out_those_given_to_virtual_machines(self, tmp_path):
         self.device(tmp_path, "0000:18:00.0", "0x10de", "0x030200", driver="vfio-pci")
