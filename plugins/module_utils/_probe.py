@@ -15,12 +15,13 @@ import re
 import time
 import typing as t
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
 from ansible_collections.llmfleet.serving.plugins.module_utils._http import HttpError, request_json, stream_lines
 
 # No engine decodes one answer that fast. Where it seems so, the text was held up on its way and then came all at once.
-_INCREDIBLE_TOKENS_PER_SECOND = 10_000
+_INCREDIBLE_SECONDS_PER_TOKEN = 1 / 10_000
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Answer:
     :ivar model: the name under which the engine says it answered.
     :ivar first: seconds from the question to the first text; `end` to the last text. Reasoning counts as text.
     :ivar tokens: tokens of the answer as the engine counted them, None if it did not; `speed` as in `Delta`.
+    :ivar chunks: messages with text, which are the tokens where the engine sends each by itself.
     """
 
     text: str = ""
@@ -60,6 +62,7 @@ class Answer:
     speed: float | None = None
     first: float | None = None
     end: float | None = None
+    chunks: int = 0
     complete: bool = False
 
     def add(self, delta: Delta, now: float) -> None:
@@ -67,6 +70,7 @@ class Answer:
         if delta.text or delta.reasoning:
             self.first = now if self.first is None else self.first
             self.end = now
+            self.chunks += 1
         self.text += delta.text
         self.reasoning += delta.reasoning
         self.complete = self.complete or delta.last
@@ -79,14 +83,22 @@ class Answer:
     def tokens_per_second(self) -> float | None:
         """Speed of decoding: the engine's own measure, else that of the tokens after the first, as they arrived.
 
-        None where it cannot be known: no token count, one token only, or all text in one burst.
+        None where it cannot be known.
         """
         if self.speed is not None:
             return round(self.speed, 2)
-        if self.first is None or self.end is None or self.end <= self.first or (self.tokens or 0) < 2:
+        seconds = self.seconds_per_token(self.tokens)
+        return None if seconds is None else round(1 / seconds, 2)
+
+    def seconds_per_token(self, tokens: int | None) -> float | None:
+        """Mean seconds that each of so many tokens took after the first, as they arrived.
+
+        None where it cannot be known: no token count, one token only, or all text in one burst.
+        """
+        if self.first is None or self.end is None or tokens is None or tokens < 2:
             return None
-        speed = (t.cast("int", self.tokens) - 1) / (self.end - self.first)
-        return round(speed, 2) if speed < _INCREDIBLE_TOKENS_PER_SECOND else None
+        seconds = (self.end - self.first) / (tokens - 1)
+        return seconds if seconds > _INCREDIBLE_SECONDS_PER_TOKEN else None
 
 
 def parse_ollama(line: bytes) -> Delta:
@@ -171,6 +183,20 @@ APIS = {
 }
 
 
+def read_key(file: str) -> str:
+    """The API key that a file holds, and nothing else.
+
+    :raises LlmError: if the file cannot be read or holds something else. Its content is not shown.
+    """
+    try:
+        words = Path(file).read_text().split()
+    except (OSError, UnicodeError) as exc:
+        raise LlmError(f"The API key file {file} cannot be read: {exc}.") from exc
+    if len(words) != 1:
+        raise LlmError(f"The API key file {file} holds {len(words)} words; expected the key and nothing else.")
+    return words[0]
+
+
 @dataclass(frozen=True)
 class Question:
     """What to ask whom.
@@ -199,16 +225,24 @@ def ask(question: Question, clock: t.Callable[[], float] = time.monotonic) -> An
 
     :raises LlmError: if the engine does not answer, does not have the model, or gives no, another or half an answer.
     """
+    require_model(question)
+    return converse(question, clock)
+
+
+def converse(question: Question, clock: t.Callable[[], float] = time.monotonic) -> Answer:
+    """`ask` of an engine that is known to have the model. The time to connect is part of the answer's times.
+
+    :raises LlmError: if the engine does not answer, or gives no, another or half an answer.
+    """
     api = APIS[question.api]
-    url = question.base
-    _require_model(question, url + api.list_path, api)
     body = {
         "model": question.model,
         "messages": [{"role": "user", "content": question.prompt}],
         "stream": True,
         **api.limit(question.max_tokens),
     }
-    lines = stream_lines("POST", url + api.chat_path, body=body, token=question.key, timeout=question.timeout)
+    url = question.base + api.chat_path
+    lines = stream_lines("POST", url, body=body, token=question.key, timeout=question.timeout)
     answer = read_answer(map(api.parse, lines), question, clock)
     if not (answer.text.strip() or answer.reasoning.strip()):
         raise LlmError(
@@ -275,8 +309,13 @@ def _so_far(answer: Answer) -> str:
     return f"{len(answer.text) + len(answer.reasoning)} characters had come"
 
 
-def _require_model(question: Question, list_url: str, api: Api) -> None:
-    """Refuse a name that the engine does not list: some engines answer to any name."""
+def require_model(question: Question) -> None:
+    """Refuse a name that the engine does not list: some engines answer to any name.
+
+    :raises LlmError: also if the engine does not answer, or does not accept the key.
+    """
+    api = APIS[question.api]
+    list_url = question.base + api.list_path
     listed = request_json("GET", list_url, token=question.key, timeout=question.timeout)
     try:
         names = [str(model[api.name_key]) for model in listed[api.list_key]]

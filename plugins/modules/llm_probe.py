@@ -152,22 +152,11 @@ tokens_per_second:
 """
 
 import typing as t
-from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
-from ansible_collections.llmfleet.serving.plugins.module_utils._probe import Question, ask, identify
-
-
-def read_key(file: str) -> str:
-    try:
-        words = Path(file).read_text().split()
-    except (OSError, UnicodeError) as exc:
-        raise LlmError(f"The API key file {file} cannot be read: {exc}.") from exc
-    if len(words) != 1:
-        raise LlmError(f"The API key file {file} holds {len(words)} words; expected the key and nothing else.")
-    return words[0]
+from ansible_collections.llmfleet.serving.plugins.module_utils._probe import Question, ask, identify, read_key
 
 
 def run(module: AnsibleModule) -> dict[str, t.Any]:
