@@ -73,7 +73,7 @@ options:
       - What to ask, in turn.
     type: list
     elements: str
-    default: [Why is the sky blue?]
+    default: ['Why is the sky blue?']
   unique_prompts:
     description:
       - Begin each prompt with a random word, so that no prefix cache has seen it.
