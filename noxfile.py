@@ -19,8 +19,8 @@ CACHE = ROOT / ".cache"
 VENV = ROOT / ".venv"
 REPORTS = CACHE / "reports"
 OLDEST_CORE = "2.17"
-# Run by name only: what needs real GPUs, and what compiles kernel modules or llama.cpp for many minutes.
-BY_NAME = {"dkms", "dkms_refuses", "gpu", "llama_cpp_source"}
+# Run by name only: what needs real GPUs, installs 7 GB, or compiles kernel modules or llama.cpp for many minutes.
+BY_NAME = {"cuda_toolkit", "dkms", "dkms_refuses", "gpu", "llama_cpp_source"}
 SCENARIOS = sorted({path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")} - BY_NAME)
 
 nox.options.default_venv_backend = "none"
