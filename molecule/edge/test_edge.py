@@ -193,7 +193,7 @@ def test_a_client_that_asks_too_often_waits_and_others_do_not(ask):
 
 
 def test_a_client_has_so_many_requests_running(ask, start, rested):
-    halves = [start("POST", CHAT, body=QUESTION, halt=True) for _ in range(4)]
+    halves = [start("POST", CHAT, body=QUESTION, halt=True) for _dummy in range(4)]
     assert [half.stdout.readline() for half in halves] == ["halfway\n"] * 4
     eventually(lambda: ask("GET", "/v1/models")["status"], 429)
     assert ask("GET", "/v1/models")["headers"]["retry-after"] == "1"
