@@ -93,7 +93,8 @@ class Play:
         (self.folder / "hosts").write_text("".join(f"{host} {variables}\n" for host in self.hosts))
         playbook = Path(sys.executable).with_name("ansible-playbook")
         self._process = subprocess.Popen(
-            [str(playbook), "-i", "hosts", *self.arguments, "play.yml"],
+            # What a shell runs in the background ignores Ctrl-C, these tests maybe; a playbook on a terminal does not.
+            ["env", "--default-signal=INT", str(playbook), "-i", "hosts", *self.arguments, "play.yml"],
             cwd=self.folder,
             env={
                 **os.environ,
