@@ -73,7 +73,6 @@ def up_hub() -> str:
     # The folder in a read-only mount that another is mounted on must be there already.
     (mirror_dir() / "nvidia").mkdir(exist_ok=True)
     options = [
-        f"--volume={_TESTS}:/bed:ro",
         f"--volume={models_dir()}:/models:ro",
         f"--volume={mirror_dir()}:/mirror:ro",
         f"--volume={apt_repository.ensure().path}:/mirror/nvidia:ro",
@@ -83,7 +82,9 @@ def up_hub() -> str:
         "--stop-signal=SIGTERM",
     ]
     argv = ["-m", "testbed.hub", "--root=/models", "--mirror=/mirror", f"--port={HUB_PORT}"]
-    _ensure_container(HUB, ensure_image(IMAGES[0]), options, argv, source=key_of(_TESTS / "testbed" / "hub"))
+    # By its content, not its path: checkouts with the same hub share the one that runs.
+    code = [f"--volume={_TESTS}:/bed:ro"]
+    _ensure_container(HUB, ensure_image(IMAGES[0]), options, argv, code, source=key_of(_TESTS / "testbed" / "hub"))
     _wait_for_hub()
     return hub_url()
 
@@ -143,10 +144,18 @@ def remove_network() -> None:
         docker("network", "rm", network)
 
 
-def _ensure_container(name: str, tag: str, options: Sequence[str], argv: Sequence[str] = (), source: str = "") -> bool:
+def _ensure_container(
+    name: str,
+    tag: str,
+    options: Sequence[str],
+    argv: Sequence[str] = (),
+    code: Sequence[str] = (),
+    source: str = "",
+) -> bool:
     """Have a container running on the bed's network, and tell whether it was started now.
 
-    :param source: stands for what the container runs and its image does not hold.
+    :param code: options that bring what the container runs and its image does not hold.
+    :param source: stands for the content of that.
     """
     variables = egress.variables()
     key = key_of(tag, *options, *argv, source, repr(variables))
@@ -160,7 +169,7 @@ def _ensure_container(name: str, tag: str, options: Sequence[str], argv: Sequenc
             docker("network", "create", f"--label={LABEL}", NETWORK)
         docker(
             "run", "--detach", f"--name={name}", f"--hostname={name}", f"--network={NETWORK}", f"--label={LABEL}",
-            f"--label={_KEY_LABEL}={key}", *options, tag, *argv, env=variables,
+            f"--label={_KEY_LABEL}={key}", *options, *code, tag, *argv, env=variables,
         )  # fmt: skip
     return True
 
