@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import nox
+import yaml
 
 from testbed.playbooks import run as run_playbooks
 
@@ -253,4 +254,25 @@ def lock(session: nox.Session) -> None:
             ),
             *("--python-version", pythons.get(source.stem, "3.12" if source.parent.name == "requirements" else "3.9")),
             *(str(source), "--output-file", str(source.with_suffix(".txt"))),
+        )
+
+
+@nox.session
+def engine_locks(session: nox.Session) -> None:
+    """Resolve what playbooks/stacks/locks/locks.yml names (all, or some by name) into files with versions and hashes.
+
+    `--upgrade` is not an option: the last day that counts is part of the source, so the same day gives the same file.
+    """
+    folder = ROOT / "playbooks" / "stacks" / "locks"
+    sources = yaml.safe_load((folder / "locks.yml").read_text())
+    for name in session.posargs or sources:
+        requirements = Path(session.create_tmp(), f"{name}.in")
+        requirements.write_text("\n".join(sources[name]["requirements"]) + "\n")
+        session.run(
+            os.environ["UV"],
+            *("pip", "compile", "--quiet", "--generate-hashes", "--no-annotate", "--upgrade", "--only-binary=:all:"),
+            *("--python-version=3.12", "--python-platform=x86_64-manylinux_2_35"),
+            *(f"--exclude-newer={sources[name]['until']}", str(requirements), f"--output-file={folder / name}.txt"),
+            # Becomes the file's head, in place of a command with this machine's paths in it.
+            env={"UV_CUSTOM_COMPILE_COMMAND": f"./dev engine_locks {name}"},
         )

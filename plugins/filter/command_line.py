@@ -14,7 +14,7 @@ description:
   - The words are not quoted for a shell or a unit file.
 author:
   - llmfleet.serving maintainers (@llmfleet)
-positional: engine, version
+positional: engine, version, defaults
 options:
   _input:
     description: The args of a service. What is null is left out.
@@ -29,6 +29,9 @@ options:
     description: The engine's version.
     type: str
     required: true
+  defaults:
+    description: Args that come first, but for those that the input has too, by whichever of their names.
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -58,9 +61,11 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._errors import Ll
 from ansible_collections.llmfleet.serving.plugins.plugin_utils import _options
 
 
-def command_line(args: Mapping[str, t.Any], engine: str, version: str) -> list[str]:
+def command_line(
+    args: Mapping[str, t.Any], engine: str, version: str, defaults: Mapping[str, t.Any] | None = None
+) -> list[str]:
     try:
-        return _arguments.command_line(_options.shared(), engine, version, args)
+        return _arguments.command_line(_options.shared(), engine, version, args, defaults)
     except LlmError as exc:
         raise AnsibleFilterError(str(exc)) from exc
 

@@ -363,23 +363,33 @@ def _word(option: Option, value: object) -> str:
     return str(value)
 
 
-def command_line(known: Knowledge, engine: str, wanted: str, args: Mapping[str, t.Any]) -> list[str]:
+def command_line(
+    known: Knowledge, engine: str, wanted: str, args: Mapping[str, t.Any], defaults: Mapping[str, t.Any] | None = None
+) -> list[str]:
     """The args as words of the engine's command line, in their order. What is null is left out.
 
     Where there is no list for the version, what is unknown is written as it looks.
 
+    :param defaults: args that come first, but for those that the args have too, by whichever of their names.
     :raises LlmError: when an argument is wrong, with all of them.
     """
     if engine == "ollama":
         raise LlmError("Ollama takes no arguments: its parameters are the model's, its settings the environment's.")
-    _refuse(known, engine, wanted, args)
     release = known.release(engine, wanted)
+    named = {_one_name(release, name) for name in _dictionary(args, engine)}
+    args = {name: value for name, value in (defaults or {}).items() if _one_name(release, name) not in named} | {**args}
+    _refuse(known, engine, wanted, args)
     words: list[str] = []
     for name, value in args.items():
         if value is not None:
             option = _known_or_guessed(release, name, value)
             words += _flag(option, name, value) if option.type == "flag" else _valued(engine, option, value)
     return words
+
+
+def _one_name(release: Release, name: str) -> str:
+    option = release.find(name)
+    return option.name if option else normal(name)
 
 
 def ollama_settings(known: Knowledge, wanted: str, args: Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
 
 ENGINES = ("ollama", "vllm", "sglang", "llama_cpp")
+PYTHON_ENGINES = ("vllm", "sglang")
 
 _VERSION = re.compile(
     r"[vb]?(?P<release>[0-9]{1,9}(?:\.[0-9]{1,9})*)(?:[-.]?(?P<stage>dev|a|b|rc|post)\.?(?P<number>[0-9]{1,9}))?(?:\+.*)?"
@@ -166,6 +167,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return " or ".join(difflib.get_close_matches(name, known) or known)
 
 
+def _locks(engine: str) -> Mapping[str, _Check]:
+    """Engines that are Python packages are installed from a lock file."""
+    return {"lock": _text(r".+\.txt", "the path of a lock file, ending in .txt")} if engine in PYTHON_ENGINES else {}
+
+
 _RELEASE = _text(_VERSION.pattern, 'a version in quotes, like "550.163.01"')
 _PACKAGE = r"[a-z0-9][a-z0-9._+-]*"
 _ROW = _table(
@@ -182,7 +188,11 @@ _ROW = _table(
         ),
         "cuda": _table({"version_min": _RELEASE}, {"version": _RELEASE}),
         "engines": _table(
-            {}, {name: _table({"version": _RELEASE}, {"packages": _values(_PACKAGE, _RELEASE)}) for name in ENGINES}
+            {},
+            {
+                name: _table({"version": _RELEASE}, {"packages": _values(_PACKAGE, _RELEASE), **_locks(name)})
+                for name in ENGINES
+            },
         ),
     },
     {

@@ -240,6 +240,19 @@ def test_command_lines(engine, version, args, words):
     assert write(engine, version, args) == words
 
 
+def test_args_take_the_place_of_defaults_by_whichever_name():
+    defaults = {"tensor_parallel_size": 8, "quantization": "awq_marlin", "dtype": "float16"}
+    args = {"tp": 4, "quantization": None, "seed": 1}
+    words = _arguments.command_line(KNOWN, "vllm", "0.32.0", args, defaults)
+    assert words == ["--dtype", "float16", "--tensor-parallel-size", "4", "--seed", "1"]
+    assert _arguments.command_line(KNOWN, "vllm", "0.32.0", {}, {"seed": 1}) == ["--seed", "1"]
+
+
+def test_a_default_that_the_version_has_not_is_refused():
+    with pytest.raises(LlmError, match=r"args\.shutdown_timeout"):
+        _arguments.command_line(KNOWN, "vllm", "0.8.5.post1", {}, {"shutdown_timeout": 120})
+
+
 def test_a_command_line_is_refused_with_everything_that_is_wrong():
     with pytest.raises(LlmError) as caught:
         write("vllm", "0.32.0", {"swap_space": 4, "port": 1, "dtype": "fp16", "seed": 1})

@@ -56,6 +56,10 @@ def test_spellings_of_one_version_are_equal(one, other):
     assert version(one) == version(other)
 
 
+def test_an_engine_names_its_lock_file():
+    parse(changed("engines.sglang.lock", "locks/ours.txt"), "mine")
+
+
 @pytest.mark.parametrize("text", ["", "latest", "0.5.x", "1..2", "0.5.11\n", "9" * 5000, "1.0rc"])
 def test_what_is_no_version_is_refused(text):
     with pytest.raises(LlmError, match="is not a version: expected one like"):
@@ -97,6 +101,8 @@ def test_hosts_may_go_without_a_toolkit_and_a_stack_without_accepting_anything()
         (changed("engines.ollama", "0.5.11"), "engines.ollama: expected a dictionary, found '0.5.11'"),
         (changed("engines.sglang.packages", ["numpy"]), "engines.sglang.packages: expected a dictionary"),
         (changed("engines.sglang.packages", {"a b": "1"}), "packages.a b: expected the name of a package, found 'a b'"),
+        (changed("engines.ollama.lock", "ours.txt"), "engines.ollama.lock: unknown, expected"),
+        (changed("engines.sglang.lock", "ours.yml"), "engines.sglang.lock: expected the path of a lock file"),
         (changed("engines.sglang.packages", {"numpy": 2}), "engines.sglang.packages.numpy: expected a version"),
         (changed("accepts", "CVE-2026-7482"), "accepts: expected a list, found 'CVE-2026-7482'"),
         (changed("accepts", []), "accepts: expected a list, found []"),

@@ -1,0 +1,143 @@
+# Copyright (c) 2026, llmfleet.serving contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Python environments that are whole or absent, and never changed once they are made. Private to this collection."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
+from ansible_collections.llmfleet.serving.plugins.module_utils._files import (
+    companion,
+    locked,
+    os_errors,
+    require_space,
+    sync_directory,
+)
+
+# A copy of the lock file, in the environment that was made from it.
+_RECORD = "llmfleet-lock.txt"
+_UNITS = Path("/etc/systemd/system")
+# Compiling what an engine brings takes a while on a host that has other work, and a wheel of a gigabyte on a slow line.
+_SETTINGS = {"UV_HTTP_TIMEOUT": "600", "UV_COMPILE_BYTECODE_TIMEOUT": "600", "UV_NO_PROGRESS": "1"}
+
+
+def is_made(path: Path, requirements: Path) -> bool:
+    """Whether the environment is there, made from this lock file.
+
+    :raises LlmError: when something else is there.
+    """
+    if not path.exists():
+        return False
+    try:
+        made_from = (path / _RECORD).read_bytes()
+    except OSError as exc:
+        raise LlmError(
+            f"{path} exists and is no environment that was made here. Remove it, or name another path."
+        ) from exc
+    if requirements.is_file() and made_from != requirements.read_bytes():
+        raise LlmError(
+            f"The environment {path} was made from another lock file than {requirements}. An environment is never "
+            "changed: name another path, or remove this one where nothing runs from it."
+        )
+    return True
+
+
+def make(
+    path: Path, requirements: Path, python: str, uv: str, need: int, settings: Mapping[str, str] | None = None
+) -> None:
+    """Make an environment in a scratch directory beside it, and give it its name when it is whole.
+
+    What a killed run left is replaced.
+
+    :param python: as ``uv venv --python`` takes it.
+    :param need: bytes that have to be free.
+    :param settings: further environment variables of uv.
+    :raises LlmError: when there is no room, a hash is wrong, or uv fails otherwise. Nothing is left then.
+    """
+    if not requirements.is_file():
+        raise LlmError(f"The lock file {requirements} is missing. Copy it to the host first.")
+    stage, cache = companion(path, "stage"), companion(path, "cache")
+    with os_errors(f"Making {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path):
+            _remove(stage, cache)
+            require_space(path.parent, need, f"the environment {path}")
+            # On the file system of the environment, packages are linked out of the cache and not copied.
+            environment = {**os.environ, **_SETTINGS, **(settings or {}), "UV_CACHE_DIR": str(cache)}
+            try:
+                _run(
+                    uv, ["venv", "--no-python-downloads", "--relocatable", "--python", python, str(stage)], environment
+                )
+                words = ["pip", "sync", "--python", str(stage / "bin" / "python"), "--require-hashes", "--no-build"]
+                _run(uv, [*words, "--compile-bytecode", str(requirements)], environment)
+                shutil.copyfile(requirements, stage / _RECORD)
+                os.sync()
+                stage.rename(path)
+                sync_directory(path.parent)
+            finally:
+                _remove(stage, cache)
+
+
+def remove(path: Path) -> None:
+    """Take an environment away: its name first, so that no half of it is left under it."""
+    stage = companion(path, "stage")
+    with os_errors(f"Removing {path}"), locked(path):
+        _remove(stage)
+        path.rename(stage)
+        _remove(stage)
+
+
+def unused(directory: Path, keep: int, units: Path = _UNITS, processes: Path = Path("/proc")) -> list[Path]:
+    """The environments below a directory that can go: no unit names them, nothing runs from them, and `keep` are newer.
+
+    :param keep: how many of those that nothing uses stay; the newest do.
+    """
+    if not directory.is_dir():
+        return []
+    made = [path for path in directory.iterdir() if not path.name.startswith(".") and (path / _RECORD).is_file()]
+    texts = [
+        *_texts(units.glob("**/*.service")),
+        *_texts(units.glob("**/*.conf")),
+        *_texts(processes.glob("[0-9]*/cmdline")),
+    ]
+    idle = [path for path in made if not any(f"{path}/" in text for text in texts)]
+    idle.sort(key=lambda path: (path / _RECORD).stat().st_mtime_ns, reverse=True)
+    return sorted(idle[keep:])
+
+
+def _texts(paths: Iterable[Path]) -> Iterator[str]:
+    for path in paths:
+        # Processes end while they are looked at.
+        with contextlib.suppress(OSError):
+            yield path.read_text(errors="replace")
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        if path.exists():
+            shutil.rmtree(path)
+
+
+def _run(uv: str, words: list[str], environment: Mapping[str, str]) -> None:
+    try:
+        done = subprocess.run([uv, *words], env=environment, capture_output=True, text=True, check=False)
+    except FileNotFoundError as exc:
+        raise LlmError(
+            f"uv: expected {uv} on the host, found nothing. Run the role llmfleet.serving.uv first."
+        ) from exc
+    if done.returncode:
+        raise LlmError(f"uv {words[0]} {words[1] if words[0] == 'pip' else ''} failed: {_tail(done.stderr)}")
+
+
+def _tail(text: str) -> str:
+    """What uv said last; an address in it has no user or password, uv leaves these out itself."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[-12:])[-1500:]
