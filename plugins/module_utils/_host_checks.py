@@ -42,6 +42,8 @@ _SYSTEMS = {"debian": "12", "ubuntu": "22.04"}
 _ARCHITECTURE = "x86_64"
 _PYTHON = "3.9"
 _KERNEL = "5"
+# Engines that do their work without a GPU, too.
+_ON_CPUS = ("llama_cpp", "ollama")
 
 Described = t.Mapping[str, t.Any]
 
@@ -397,8 +399,9 @@ def _gpus_of(service: Described, wanted: Wanted) -> list[int] | None:
     gpus = service.get("gpus", "all")
     if gpus == "all":
         return list(everything)
+    least = 0 if service.get("engine") in _ON_CPUS else 1
     known = isinstance(gpus, list) and all(gpu in everything for gpu in gpus)
-    return gpus if known and 0 < len(gpus) == len(set(gpus)) else None
+    return gpus if known and least <= len(gpus) == len(set(gpus)) else None
 
 
 def service_overlaps(_facts: HostFacts, wanted: Wanted) -> list[Broken]:

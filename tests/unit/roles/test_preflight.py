@@ -44,8 +44,8 @@ def test_every_option_of_the_module_is_a_variable_of_the_role():
     task = load("tasks/main.yml")[-1]["llmfleet.serving.host_check"]
     assert list(task) == list(OPTIONS)
     variables = {name: re.findall(r"\b(?:__)?preflight_\w+", value) for name, value in task.items()}
-    # What was found elsewhere is what the stack's filter finds.
-    assert variables.pop("findings") == ["__preflight_stack_findings"]
+    # What was found elsewhere is what the filters find.
+    assert variables.pop("findings") == ["__preflight_findings"]
     assert variables == {name: [f"preflight_{name}"] for name in variables}
 
 

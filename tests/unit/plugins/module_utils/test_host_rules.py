@@ -400,6 +400,10 @@ SILENT: dict[str, list[tuple[dict[str, t.Any], dict[str, t.Any]]]] = {
         ({"cores": 1}, guessed(SERVER)),
     ],
     "disk for what has been started": [(free(0), guessed(SERVER, started=True))],
+    "services on CPUs": [
+        ({}, services({"gpus": []}, {})),
+        ({}, services({"gpus": [], "engine": "llama_cpp"}, {})),
+    ],
     "a service that has all GPUs": [
         ({}, {"services": [{"name": "one", "engine": "ollama", "model": "big", "port": 1}]})
     ],
