@@ -1,0 +1,295 @@
+# Copyright (c) 2026, llmfleet.serving contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a service needs on its host, without Ansible: its key, its start, whether it is ready, and its watchdog.
+
+    python3 -I service.pyz start|compare|ready|watch NAME
+    python3 -I service.pyz key NAME file|yaml [--check]
+
+It reads /etc/llmfleet/NAME.json, which the role writes. An error is one line, and exit status 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+import typing as t
+from pathlib import Path
+
+from ansible_collections.llmfleet.serving.plugins.module_utils import _gpu_release, _metrics, _watchdog
+from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
+from ansible_collections.llmfleet.serving.plugins.module_utils._files import commit, read_json, write_json, write_text
+from ansible_collections.llmfleet.serving.plugins.module_utils._gpu import read_facts
+from ansible_collections.llmfleet.serving.plugins.module_utils._http import HttpError, request_json, stream_lines
+from ansible_collections.llmfleet.serving.plugins.module_utils._probe import APIS, read_key
+from ansible_collections.llmfleet.serving.plugins.module_utils._systemd import checksum, cpu_seconds, read_unit
+
+_ETC = Path("/etc/llmfleet")
+_UNITS = Path("/etc/systemd/system")
+_CACHE = Path("/var/cache")
+_STARTED = Path("/run/llmfleet")
+_WATCHDOG = Path("/var/lib/llmfleet/watchdog")
+_FENCE = Path("/etc/ansible/facts.d/llmfleet_gpu_gate.fact")
+# Longer than a driver needs behind a killed engine. With the pause before the next start, fewer than the five attempts
+# in ten minutes after which systemd gives up: memory that is released at last is put to use without hands.
+_RELEASE_S = 120.0
+_DRIVER_S = 60
+# An address for readiness or metrics answers at once, unless what answers stands still.
+_ASK_S = 10.0
+_TAIL_LINES = 15
+# How long one command waits for a service that starts, which may take an hour: whoever asks sees that it goes on.
+_READY_S = 60.0
+_PROBE_S = 120.0
+_FIGURES = dataclasses.fields(_watchdog.Policy)
+
+
+def run_command(argv: list[str], **options: t.Any) -> tuple[int, str, str]:
+    """As AnsibleModule.run_command: exit status, output and error output; 127 for a command that is not there."""
+    env = {**os.environ, **options.get("environ_update", {})}
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", env=env, check=False)
+    except OSError as exc:
+        return 127, "", str(exc)
+    return done.returncode, done.stdout, done.stderr
+
+
+class Service:
+    """One service, by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.unit = f"{name}.service"
+        self.config = read_json(_ETC / f"{name}.json")
+        self.key_file = _ETC / f"{name}.key"
+        self._started = _STARTED / f"{name}.started"
+
+    def require_config(self) -> None:
+        """Refuse to do anything without the role's file."""
+        if not self.config:
+            raise LlmError(f"{_ETC / self.name}.json is missing or is not JSON. Run the role of the service again.")
+
+    def key(self, form: str, *modes: str) -> int:
+        """Have a key that nobody is shown, and print whether something had to be done, or would have to be (--check).
+
+        :param form: `file` for the key alone, `yaml` for a file of options beside it, as vLLM and SGLang read it.
+        """
+        files = {self.key_file: f"{_key_of(self.key_file) or secrets.token_hex(32)}\n"}
+        if form == "yaml":
+            files[_ETC / f"{self.name}.key.yaml"] = f"api-key: {files[self.key_file]}"
+        other = {path: text for path, text in files.items() if not _is_secret(path, text)}
+        if "--check" not in modes:
+            for path, text in other.items():
+                _write_secret(path, text)
+        print("changed" if other else "same")
+        return 0
+
+    def start(self) -> int:
+        """Before each start: wait for the GPUs, tidy up, and keep what the service is started with."""
+        self.require_config()
+        if self.config["gpus"]:
+            _gpu_release.wait(_facts, self.config["gpus"], self.unit, _RELEASE_S, _say)
+        for left in (_CACHE / self.name / "tmp").glob("*"):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        _STARTED.mkdir(mode=0o755, exist_ok=True)
+        write_text(self._started, self._checksum() + "\n")
+        return 0
+
+    def compare(self) -> int:
+        """Print whether the service has to be restarted, because it runs on other files than are written."""
+        state = read_unit(run_command, self.unit)
+        with contextlib.suppress(OSError):
+            if state.active != "active" or self._started.read_text().strip() == self._checksum():
+                print("reload" if state.reload else "same")
+                return 0
+        print("other")
+        return 0
+
+    def ready(self) -> int:
+        """Wait a while until it answers: exit status 0, or 2 not yet, 1 not any more, with its last words."""
+        self.require_config()
+        end = time.monotonic() + _READY_S
+        while True:
+            state = read_unit(run_command, self.unit)
+            complaint = _complaint(self.config["ready_url"])
+            if state.active == "active" and complaint is None:
+                return 0
+            ended = state.active in ("failed", "inactive") and not state.job
+            if ended or time.monotonic() >= end:
+                break
+            time.sleep(1)
+        said = f"{self.unit} is {state.active} (result: {state.result}). {complaint or 'Something else answers'}."
+        print(f"{said} Its last words:\n{self._tail()}", file=sys.stderr)
+        return 1 if ended else 2
+
+    def watch(self) -> int:
+        """One look of the watchdog. The exit status is 1 when a person is needed."""
+        self.require_config()
+        options = self.config["watchdog"]
+        figures = {field.name: float(options[field.name]) for field in _FIGURES if field.name in options}
+        policy = _watchdog.Policy(**figures)
+        _WATCHDOG.mkdir(mode=0o755, parents=True, exist_ok=True)
+        file = _WATCHDOG / f"{self.name}.json"
+        before = _watchdog.State.load(read_json(file))
+        look = self._look(options)
+        state = _watchdog.judge(before, look, policy, time.time(), lambda: self._probe(options))
+        # Before it is acted on: a restart that is not counted could be repeated for ever.
+        write_json(file, {"service": self.name, **dataclasses.asdict(state)})
+        if state.verdict != before.verdict:
+            troubled = state.verdict in ("suspect", "hung", "restarted", "given-up")
+            _say(f"{self.unit}: {state.verdict}" + (f": {state.reason}." if troubled else "."))
+        if state.verdict == "restarted":
+            status, _out, complaint = run_command(["systemctl", "try-restart", self.unit])
+            if status:
+                raise LlmError(f"{self.unit} could not be restarted: {complaint.strip()}")
+        return 1 if state.verdict == "given-up" else 0
+
+    def _look(self, options: dict[str, t.Any]) -> _watchdog.Look:
+        state = read_unit(run_command, self.unit)
+        if state.active != "active" or _FENCE.exists():
+            return _watchdog.Look(run="", fenced=_FENCE.exists())
+        metrics = self._metrics(options["metrics_url"])
+        return _watchdog.Look(
+            run=state.run,
+            ready=_complaint(self.config["ready_url"]) is None,
+            uptime=state.uptime,
+            start_timeout=self.config["start_timeout"],
+            counters=metrics.state if metrics else None,
+            requests=metrics.requests if metrics else None,
+            cpu=None if options["metrics_url"] else cpu_seconds(self.unit),
+        )
+
+    def _metrics(self, url: str) -> _metrics.Metrics | None:
+        if not url:
+            return None
+        try:
+            lines = list(stream_lines("GET", url, token=self._key(), timeout=_ASK_S))
+        except HttpError:
+            return None
+        return _metrics.parse(b"\n".join(lines).decode(errors="replace"))
+
+    def _probe(self, options: dict[str, t.Any]) -> str | None:
+        """Ask for one token. A refusal is an answer too: whoever refuses is not hung."""
+        url, model, timeout = (
+            options["url"].rstrip("/"),
+            options["model"],
+            float(options.get("probe_timeout", _PROBE_S)),
+        )
+        try:
+            if options["api"] == "ollama":
+                _probe_ollama(url, timeout)
+            else:
+                body = {"model": model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
+                path = APIS["openai"].chat_path
+                request_json("POST", url.removesuffix("/v1") + path, body=body, token=self._key(), timeout=timeout)
+        except HttpError as exc:
+            if exc.status is None or (exc.status >= 500 and exc.status != 503):
+                return str(exc).rstrip(".")
+        return None
+
+    def _key(self) -> str | None:
+        return read_key(str(self.key_file)) if self.config["key"] else None
+
+    def _checksum(self) -> str:
+        suffixes = ("env", "key", "key.yaml")
+        return checksum([_UNITS / self.unit, *(_ETC / f"{self.name}.{suffix}" for suffix in suffixes)])
+
+    def _tail(self) -> str:
+        """The end of the service's log. Engines have been seen to log their own options; the key is not passed on."""
+        argv = ["journalctl", "--unit", self.unit, "--lines", str(_TAIL_LINES), "--output=cat", "--no-pager"]
+        said = run_command(argv)[1].strip()
+        key = _key_of(self.key_file)
+        return said.replace(key, "(key)") if key else said
+
+
+def _probe_ollama(url: str, timeout: float) -> None:
+    """Ask the model that is loaded: to load one may take minutes, and may cost another one its place."""
+    running = request_json("GET", f"{url}/api/ps", timeout=_ASK_S).get("models") or []
+    if not running:
+        return
+    model = running[0]
+    options = {"num_predict": 1, **({"num_ctx": model["context_length"]} if model.get("context_length") else {})}
+    # The question must not keep a model in memory that is to leave it.
+    body = {"model": model["name"], "prompt": "1", "stream": False, "options": options}
+    left = _seconds_until(model.get("expires_at", ""))
+    request_json("POST", f"{url}/api/generate", body={**body, **left}, timeout=timeout)
+
+
+def _seconds_until(text: str) -> dict[str, str]:
+    """The rest of a model's time in memory, as Ollama's option; nothing where it has none."""
+    try:
+        # Nanoseconds are too much for Python.
+        day, _t, rest = text.partition("T")
+        zone = "+00:00" if rest.endswith("Z") else rest[-6:]
+        moment = datetime.datetime.fromisoformat(f"{day}T{rest[:8]}{zone}")
+    except ValueError:
+        return {}
+    left = moment.timestamp() - time.time()
+    # Kept for ever is told as a time in another century.
+    return {"keep_alive": f"{max(1, round(left))}s"} if left < 10 * 365 * 86400 else {}
+
+
+def _complaint(url: str) -> str | None:
+    """Why an address does not answer; None when it does."""
+    try:
+        for _line in stream_lines("GET", url, timeout=_ASK_S):
+            pass
+    except HttpError as exc:
+        return str(exc).rstrip(".")
+    return None
+
+
+def _facts() -> t.Any:
+    return read_facts(run_command, timeout=_DRIVER_S)
+
+
+def _key_of(path: Path) -> str | None:
+    """The key that is there already; None where there is no file. What is no key is an error, not a new key."""
+    return read_key(str(path)) if path.exists() else None
+
+
+def _is_secret(path: Path, text: str) -> bool:
+    """Whether the file has this content, and is its owner's alone."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mode & 0o777 == 0o600 and path.read_text() == text
+    return False
+
+
+def _write_secret(path: Path, text: str) -> None:
+    stage = path.with_name(f"{path.name}.new")
+    stage.unlink(missing_ok=True)
+    with os.fdopen(os.open(stage, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    commit(stage, path)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main(argv: list[str]) -> int:
+    """Do one thing for one service."""
+    verb, name, *rest = argv
+    verbs: dict[str, t.Callable[..., int]] = {
+        "key": Service.key,
+        "start": Service.start,
+        "compare": Service.compare,
+        "ready": Service.ready,
+        "watch": Service.watch,
+    }
+    return verbs[verb](Service(name), *rest)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except LlmError as error:
+        sys.exit(str(error))
