@@ -5,46 +5,44 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
 import nox
 import yaml
 
+from testbed import lanes
 from testbed.playbooks import run as run_playbooks
 
 ROOT = Path(__file__).parent
 CACHE = ROOT / ".cache"
 VENV = ROOT / ".venv"
-REPORTS = CACHE / "reports"
-OLDEST_CORE = "2.17"
+LOGS = CACHE / "logs"
+# Locked environments beside the shared one, and their Python: the oldest ansible-core, and a host's oldest Python.
+ENVIRONMENTS = {"core-2.17": "3.12", "host-3.9": "3.9"}
 # Run by name only: what needs real GPUs, installs 7 GB, or compiles kernel modules or llama.cpp for many minutes.
 BY_NAME = {"cuda_toolkit", "dkms", "dkms_refuses", "gpu", "llama_cpp_source"}
+WITHOUT_BED = (
+    *(f"sanity({core})" for core in ("newest", "oldest")),
+    *(f"units({on})" for on in ("newest", "host", "oldest")),
+    *("lint", "types", "docs", "build"),
+)
 SCENARIOS = sorted({path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")} - BY_NAME)
 
 nox.options.default_venv_backend = "none"
 nox.options.error_on_external_run = False
 
 
-def uv_environment(session: nox.Session, name: str, python: str) -> Path:
-    """A locked environment of its own beside the shared one, for another Python or another ansible-core."""
+def uv_environment(session: nox.Session, name: str) -> Path:
+    """One of ENVIRONMENTS, made or brought up to date."""
     path = CACHE / "venv" / name
     uv = os.environ["UV"]
     if not (path / "bin" / "python").exists():
-        session.run(uv, "venv", "--quiet", "--python", python, str(path))
+        session.run(uv, "venv", "--quiet", "--python", ENVIRONMENTS[name], str(path))
     requirements = str(ROOT / "requirements" / f"{name}.txt")
     session.run(
         uv, "pip", "sync", "--quiet", "--python", str(path / "bin" / "python"), "--require-hashes", requirements
     )
     return path
-
-
-def pytest(session: nox.Session, environment: Path, *arguments: str, **options: Any) -> None:
-    """Run the tests with an environment's pytest, and keep its report for the end."""
-    report = REPORTS / f"{session.name}-{environment.name}.xml"
-    session.run(str(environment / "bin" / "pytest"), f"--junit-xml={report}", *arguments, **options)
 
 
 def collection_tree(target: Path) -> Path:
@@ -139,44 +137,37 @@ def ansible_test_home() -> Path:
 
 
 @nox.session
-def sanity(session: nox.Session) -> None:
+@nox.parametrize("core", ["oldest", "newest"], ids=["oldest", "newest"])
+def sanity(session: nox.Session, core: str) -> None:
     """ansible-test sanity, without an ignore file, on the oldest and on the newest ansible-core."""
-    oldest = uv_environment(session, f"core-{OLDEST_CORE}", "3.12")
-    home = str(ansible_test_home())
-    tree = collection_tree(CACHE / "sanity")
+    binary = (uv_environment(session, "core-2.17") if core == "oldest" else VENV) / "bin"
+    tree = collection_tree(CACHE / f"sanity-{core}")
     subprocess.run(["git", "init", "--quiet"], cwd=tree, check=True)
     subprocess.run(["git", "add", "--all"], cwd=tree, check=True)
-    for binary in (oldest / "bin", Path(sys.executable).parent):
-        session.chdir(tree)
-        session.run(
-            str(binary / "ansible-test"),
-            "sanity",
-            "--requirements",
-            "--color=no",
-            *session.posargs,
-            env={"PATH": f"{binary}:{os.environ['PATH']}", "HOME": home},
-        )
+    session.chdir(tree)
+    session.run(
+        *(str(binary / "ansible-test"), "sanity", "--requirements", "--color=no", *session.posargs),
+        env={"PATH": f"{binary}:{os.environ['PATH']}", "HOME": str(ansible_test_home())},
+    )
 
 
 @nox.session
-def units(session: nox.Session) -> None:
+@nox.parametrize("on", ["newest", "oldest", "host"], ids=["newest", "oldest", "host"])
+def units(session: nox.Session, on: str) -> None:
     """Unit tests that need no test bed: on the newest ansible-core, the oldest, and a host's oldest Python.
 
     The oldest ansible-core sees what meets it: modules and what runs beside them. The rest is plain Python.
     """
-    pytest(session, VENV, "-n", "auto", "-m", "not bed", *session.posargs)
-    oldest = uv_environment(session, f"core-{OLDEST_CORE}", "3.12")
-    host = uv_environment(session, "host-3.9", "3.9")
-    env = {"PYTHONPATH": f"{VENV / 'tree'}:{ROOT / 'tests'}"}
-    meets_ansible = ("filter", "lookup", "modules", "plugin_utils")
-    pytest(
-        session,
-        oldest,
-        *("-n", "auto", "-m", "not bed", "--ignore=tests/unit/plugins/modules/test_faults.py"),
-        *(f"tests/unit/plugins/{folder}" for folder in meets_ansible),
-        env=env,
-    )
-    pytest(session, host, "-m", "not bed", "tests/unit/plugins", env=env)
+    environment, tests = VENV, list(session.posargs)
+    if on == "oldest":
+        environment = uv_environment(session, "core-2.17")
+        folders = ("filter", "lookup", "modules", "plugin_utils")
+        tests = [f"tests/unit/plugins/{folder}" for folder in folders]
+        tests.append("--ignore=tests/unit/plugins/modules/test_faults.py")
+    elif on == "host":
+        environment, tests = uv_environment(session, "host-3.9"), ["tests/unit/plugins"]
+    env = {} if on == "newest" else {"PYTHONPATH": f"{VENV / 'tree'}:{ROOT / 'tests'}"}
+    session.run(str(environment / "bin" / "pytest"), "-n", "auto", "-m", "not bed", *tests, env=env)
 
 
 @nox.session
@@ -189,7 +180,7 @@ def bed(session: nox.Session) -> None:
 def bed_tests(session: nox.Session) -> None:
     """Unit tests that need the test bed: real tools as oracles, the mock under the real nvidia-smi, real servers."""
     session.run("python", "-m", "testbed", "build")
-    pytest(session, VENV, "-m", "bed", *session.posargs)
+    session.run("pytest", "-m", "bed", *session.posargs)
 
 
 @nox.session
@@ -219,25 +210,21 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def test(session: nox.Session) -> None:
-    """Everything above: what CI runs."""
-    shutil.rmtree(REPORTS, ignore_errors=True)
-    for name in ("lint", "types", "docs", "build", "sanity", "units", "bed_tests", "demo", "molecule", "failures"):
-        session.notify(name)
-
-
-@nox.session
-def failures(session: nox.Session) -> None:
-    """Say once more which of the last tests have failed: their own output is far up by now."""
-    for report in sorted(REPORTS.glob("*.xml")):
-        for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 -- pytest has just written it
-            for found in (*case.iter("failure"), *case.iter("error")):
-                session.warn(f"{report.stem}: {case.get('classname')}.{case.get('name')}\n{found.text}")
+    """Everything above, several at a time: what CI runs. What each says is in .cache/logs, what failed comes last."""
+    for name in ENVIRONMENTS:
+        uv_environment(session, name)
+    # What needs no test bed comes first: where there is none yet, it is made beside that.
+    jobs = [lanes.Job("bed", ("nox", "--session", "bed", "--", "build"))]
+    jobs += [lanes.Job(name, ("nox", "--session", name)) for name in (*WITHOUT_BED, "bed_tests", "demo")]
+    jobs += [lanes.Job(f"molecule {name}", ("nox", "--session", "molecule", "--", name)) for name in SCENARIOS]
+    # One more than there are processors, for each job waits about half of its time.
+    if failed := lanes.run(jobs, min((os.cpu_count() or 1) + 1, 8), LOGS):
+        session.error("These have failed: " + ", ".join(job.name for job in failed))
 
 
 @nox.session
 def lock(session: nox.Session) -> None:
     """Resolve requirements/*.in (and the roles' own) into exact versions with hashes."""
-    pythons = {"host-3.9": "3.9"}
     sources = [*ROOT.glob("requirements/*.in"), *ROOT.glob("roles/*/files/requirements.in")]
     for source in sources:
         session.run(
@@ -252,7 +239,10 @@ def lock(session: nox.Session) -> None:
                 "--upgrade",
                 "--universal",
             ),
-            *("--python-version", pythons.get(source.stem, "3.12" if source.parent.name == "requirements" else "3.9")),
+            *(
+                "--python-version",
+                ENVIRONMENTS.get(source.stem, "3.12" if source.parent.name == "requirements" else "3.9"),
+            ),
             *(str(source), "--output-file", str(source.with_suffix(".txt"))),
         )
 

@@ -85,8 +85,8 @@ def requests() -> list[str]:
 
 
 def _certificates() -> Path:
-    path = cache_dir() / "offline"
-    path.mkdir(exist_ok=True)
+    path = cache_dir() / "offline" / MIRROR
+    path.mkdir(parents=True, exist_ok=True)
     return path
 
 

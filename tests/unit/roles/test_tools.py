@@ -25,6 +25,9 @@ NO_DIGITS = "sha256:" + "0" * 64
 @pytest.fixture(scope="module")
 def role(tmp_path_factory):
     """`role(name, *options, **variables)` runs a role on the host, with an `environment`: exit status and output."""
+    # Not the mirror of the scenario `offline`, which may run at the same time.
+    mirror = pytest.MonkeyPatch()
+    mirror.setattr(offline, "MIRROR", "llmfleet-test-mirror")
     hosts.up_hub()
     hosts.up([HOST])
     folder = tmp_path_factory.mktemp("tools")
@@ -49,6 +52,7 @@ def role(tmp_path_factory):
         yield run
     finally:
         hosts.down([HOST, offline.MIRROR])
+        mirror.undo()
 
 
 def on_host(command):
