@@ -36,7 +36,7 @@ def stuck(bench: Bench) -> subprocess.Popen[str]:
     """A process that has got most of the model, has written that down, and waits for the rest."""
     bench.hub.fault("stall", path="*00003*", after=LATE, times=1)
     process = started(bench)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not noted(bench) >= 4_000_000:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.stdout.read()
@@ -58,7 +58,7 @@ def ended_by(number: int) -> Check:
         process = stuck(bench)
         safe = noted(bench)
         process.send_signal(number)
-        assert process.wait(timeout=10) != 0
+        assert process.wait(timeout=60) != 0
         assert "Traceback" not in process.stdout.read()
         process.stdout.close()
         assert not bench.dest.exists()

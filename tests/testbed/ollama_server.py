@@ -24,7 +24,7 @@ from testbed.images import ensure_image
 from testbed.ollama import archive_name, ensure_release
 from testbed.tools import tool
 
-_START_TIMEOUT_S = 30
+_START_TIMEOUT_S = 120
 
 
 @dataclass

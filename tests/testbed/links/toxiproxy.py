@@ -25,7 +25,7 @@ from testbed.links.lab import Node
 VERSION = "2.12.0"
 
 _API = "http://127.0.0.1:8474"
-_START_TIMEOUT_S = 10
+_START_TIMEOUT_S = 60
 
 
 @contextlib.contextmanager

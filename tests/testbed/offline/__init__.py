@@ -26,7 +26,7 @@ MIRROR_PORT = 8443
 
 _NETWORK = "llmfleet-bed-offline"
 _TESTS = Path(__file__).parents[2]
-_START_TIMEOUT_S = 30
+_START_TIMEOUT_S = 120
 
 
 def up(name: str, image: str = hosts.IMAGES[0]) -> None:

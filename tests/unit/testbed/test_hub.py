@@ -481,7 +481,7 @@ def test_mirror_serves_only_its_files(hub, path):
 
 def test_connections_are_kept_until_the_hub_closes(root):
     with Hub(root) as hub:
-        connection = http.client.HTTPConnection(urlsplit(hub.url).netloc, timeout=5)
+        connection = http.client.HTTPConnection(urlsplit(hub.url).netloc, timeout=30)
         sockets = set()
         for path in (SMALL, "README.md", "none"):
             connection.request("GET", f"/{MODEL}/resolve/main/{path}")
@@ -934,7 +934,7 @@ def server(root, mirror):
     try:
         yield re.search(r"hub (http://\S+),", process.stderr.readline()).group(1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
         assert TOKEN not in process.stderr.read()
     finally:
         process.kill()

@@ -115,7 +115,7 @@ def test_nothing_is_left_after_an_error():
     with pytest.raises(KeyError), lab({"host1": None}) as nodes:
         fail(nodes)
     assert namespaces() == set()
-    assert left[0].wait(timeout=10) == -9
+    assert left[0].wait(timeout=60) == -9
 
 
 def test_the_next_lab_removes_what_a_killed_one_has_left():

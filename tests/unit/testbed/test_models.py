@@ -33,7 +33,7 @@ from testbed.tools import tool
 
 ARCHITECTURES = ("llama", "deepseek2")
 STORY = re.compile(r"Today the (?:[a-z]+ ){3}a .* so no .* their (?:morning|weekly|final) (?:train|lesson|signal)\.")
-LOADING_TIMEOUT_S = 60
+LOADING_TIMEOUT_S = 180
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -94,7 +94,7 @@ def llama_server(model: Path) -> Iterator[LlamaServer]:
 def healthy(url: str) -> bool:
     try:
         return requests.get(f"{url}/health", timeout=5).ok
-    except requests.ConnectionError:
+    except requests.RequestException:
         return False
 
 

@@ -60,7 +60,7 @@ class Server:
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     def __enter__(self) -> Server:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             assert self._process.poll() is None, self._process.stderr.read()
             assert time.monotonic() < deadline
@@ -71,12 +71,12 @@ class Server:
 
     def __exit__(self, *_exception: object) -> None:
         self._process.terminate()
-        _dummy, said = self._process.communicate(timeout=10)
+        _dummy, said = self._process.communicate(timeout=60)
         assert self._process.returncode == 0, said
 
     def ask(self, path: str, method: str = "GET", token: str | None = TOKEN, **headers: str) -> tuple[int, bytes]:
         """Status and body of an answer. The path is sent as it is, with all its dots."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         connection.request(method, path, headers=headers)

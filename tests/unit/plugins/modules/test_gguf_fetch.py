@@ -422,12 +422,12 @@ def there(dest: Path) -> int:
 def test_a_stopped_run_says_so_and_keeps_what_it_has(fetch, hub, published, dest):
     hub.fault("stall", path=SHARD, after=1_500_000)
     process = begin(hub, dest)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while there(dest) < 5_000_000:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.terminate()
-    assert process.wait(timeout=10) == 1
+    assert process.wait(timeout=60) == 1
     output = process.stdout.read()
     assert "Stopped by a signal. What has been fetched is kept" in json.loads(output)["msg"]
     assert names(dest.parent) == [f".model.gguf.llmfleet.{name}" for name in ("journal", "note", "part")]
