@@ -113,12 +113,13 @@ def build(session: nox.Session) -> None:
     session.log(f"{len(names)} modules and {len(roles)} roles are documented")
 
 
-def ansible_test_home() -> Path:
-    """A home directory for ansible-test in which its environments get pip from the package index or its mirror.
+def ansible_test_home(core: str) -> Path:
+    """A home for a core's ansible-test, in which its environments get pip from the package index or its mirror.
 
     ansible-test fetches a bootstrap script from a server of its own unless a file of this name is there.
     """
-    cache = CACHE / "home" / ".ansible" / "test" / "cache"
+    home = CACHE / "home" / core
+    cache = home / ".ansible" / "test" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     for version in ("23_1_2", "25_2"):  # what ansible-core 2.17 and 2.21 ask for
         (cache / f"get_pip_{version}.py").write_text(
@@ -130,10 +131,10 @@ def ansible_test_home() -> Path:
     # It also hides the environment from pip; a file carries over the mirror and the certificates that the user has set.
     known = {"cert": "PIP_CERT", "index-url": "PIP_INDEX_URL", "proxy": "PIP_PROXY"}
     settings = {name: os.environ[variable] for name, variable in known.items() if variable in os.environ}
-    config = CACHE / "home" / ".config" / "pip" / "pip.conf"
+    config = home / ".config" / "pip" / "pip.conf"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items()))
-    return CACHE / "home"
+    return home
 
 
 @nox.session
@@ -147,7 +148,7 @@ def sanity(session: nox.Session, core: str) -> None:
     session.chdir(tree)
     session.run(
         *(str(binary / "ansible-test"), "sanity", "--requirements", "--color=no", *session.posargs),
-        env={"PATH": f"{binary}:{os.environ['PATH']}", "HOME": str(ansible_test_home())},
+        env={"PATH": f"{binary}:{os.environ['PATH']}", "HOME": str(ansible_test_home(core))},
     )
 
 
