@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent
 CACHE = ROOT / ".cache"
 VENV = ROOT / ".venv"
 LOGS = CACHE / "logs"
-# Locked environments beside the shared one, and their Python: the oldest ansible-core, and a host's oldest Python.
-ENVIRONMENTS = {"core-2.17": "3.12", "host-3.9": "3.9"}
+# Locked environments beside the shared one, and their Python: the oldest ansible-core, a host's oldest Python, awx.awx.
+ENVIRONMENTS = {"core-2.17": "3.12", "host-3.9": "3.9", "awx": "3.12"}
 # Run by name only: what needs real GPUs, installs 7 GB, or compiles kernel modules or llama.cpp for many minutes.
 BY_NAME = {"cuda_toolkit", "dkms", "dkms_refuses", "gpu", "llama_cpp_source"}
 WITHOUT_BED = (
@@ -204,6 +204,21 @@ def molecule(session: nox.Session) -> None:
 
 
 @nox.session
+def awx(session: nox.Session) -> None:
+    """What AWX does: awx.awx and `awx export` against a stand-in, the jobs by ansible-runner on a simulated host."""
+    session.run("python", "-m", "testbed", "build")
+    environment = uv_environment(session, "awx")
+    # Its Ansible is a package ansible_collections of its own, so the collection has to be in there.
+    (packages,) = environment.glob("lib/python*/site-packages")
+    link = packages / "ansible_collections" / "llmfleet" / "serving"
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(ROOT)
+    env = {"PYTHONPATH": str(ROOT / "tests")}
+    session.run(str(environment / "bin" / "pytest"), "tests/awx", *session.posargs, env=env)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """The main job on two simulated 8x H800 hosts, from bare to a chat answer."""
     session.run("python", "-m", "testbed.demo", *session.posargs)
@@ -216,7 +231,7 @@ def test(session: nox.Session) -> None:
         uv_environment(session, name)
     # What needs no test bed comes first: where there is none yet, it is made beside that.
     jobs = [lanes.Job("bed", ("nox", "--session", "bed", "--", "build"))]
-    jobs += [lanes.Job(name, ("nox", "--session", name)) for name in (*WITHOUT_BED, "bed_tests", "demo")]
+    jobs += [lanes.Job(name, ("nox", "--session", name)) for name in (*WITHOUT_BED, "bed_tests", "awx", "demo")]
     jobs += [lanes.Job(f"molecule {name}", ("nox", "--session", "molecule", "--", name)) for name in SCENARIOS]
     # One more than there are processors, for each job waits about half of its time.
     if failed := lanes.run(jobs, min((os.cpu_count() or 1) + 1, 8), LOGS):
