@@ -22,6 +22,7 @@ _REFERENCES = {
     "execution_environment": ("execution_environments",),
     "failure_nodes": ("workflow_job_template_nodes",),
     "inventory": ("inventories",),
+    "notification_templates_approvals": ("notification_templates",),
     "notification_templates_error": ("notification_templates",),
     "organization": ("organizations",),
     "project": ("projects",),

@@ -57,7 +57,24 @@ class Awx:
 
     def answer(self, method: str, path: str, query: list[tuple[str, str]], body: t.Any) -> Answer:
         """Status and body for a request to what lies below /api/v2/."""
-        match path.strip("/").split("/"):
+        words = path.strip("/").split("/")
+        kind = words[0]
+        if kind not in (*RESOURCES, UNIFIED):
+            return self._besides(method, words)
+        match words[1:]:
+            case []:
+                return self._list(method, kind, query, body)
+            case [number] if number.isdigit():
+                return self._one(method, kind, int(number), body)
+            case [named] if named.count("++") == 1:
+                return self._named(method, kind, named, body)
+            case [number, part] if number.isdigit():
+                return self._part(method, *self.store.find(kind, int(number)), part, body)
+        raise RefusedError(404, {"detail": "The requested resource could not be found."})
+
+    def _besides(self, method: str, words: list[str]) -> Answer:
+        """What is no list of objects."""
+        match words:
             case [""]:
                 return 200, {kind if kind != "inventories" else "inventory": f"{API}{kind}/" for kind in RESOURCES}
             case ["tokens"] if method == "POST":
@@ -66,13 +83,14 @@ class Awx:
                 return 204, None
             case ["project_updates", number]:
                 return 200, {"id": int(number), "status": "successful", "failed": False}
-            case [kind] if kind in RESOURCES or kind == UNIFIED:
-                return self._list(method, kind, query, body)
-            case [kind, number] if (kind in RESOURCES or kind == UNIFIED) and number.isdigit():
-                return self._one(method, kind, int(number), body)
-            case [kind, number, part] if kind in RESOURCES and number.isdigit():
-                return self._part(method, *self.store.find(kind, int(number)), part, body)
         raise RefusedError(404, {"detail": "The requested resource could not be found."})
+
+    def _named(self, method: str, kind: str, named: str, body: t.Any) -> Answer:
+        """An object by its name and its organization's."""
+        name, _, organization = named.partition("++")
+        for thing in self.store.search(kind, [("name", name), ("organization__name", organization)]):
+            return self._one(method, kind, thing["id"], body)
+        raise RefusedError(404, {"detail": "Not found."})
 
     def _list(self, method: str, kind: str, query: list[tuple[str, str]], body: t.Any) -> Answer:
         if method == "POST" and kind in RESOURCES and not RESOURCES[kind].get("hidden"):
@@ -209,7 +227,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         address = urllib.parse.urlsplit(self.path)
-        path = address.path.replace(f"{API}inventory/", f"{API}inventories/")
+        path = urllib.parse.unquote(address.path).replace(f"{API}inventory/", f"{API}inventories/")
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.awx.lock:
             self.awx.requests.append((self.command, path))

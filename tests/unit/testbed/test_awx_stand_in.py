@@ -185,6 +185,8 @@ def test_lists_are_asked_by_fields_and_relations_and_come_in_pages(awx, things):
     assert len(ask(awx, "GET", "inventories/?page_size=3&page=2")[1]["results"]) == 1
     assert ask(awx, "GET", "inventories/?or__id=999&or__name=I1")[1]["count"] == 1
     assert ask(awx, "GET", "unified_job_templates/?name=J&type=job_template")[1]["count"] == 1
+    assert ask(awx, "GET", "inventories/I1++O/")[1]["name"] == "I1"
+    assert ask(awx, "GET", "inventories/I1++P/")[0] == 404
     assert ask(awx, "GET", "inventories/?colour=red") == (400, {"detail": "inventory has no field named 'colour'"})
 
 
