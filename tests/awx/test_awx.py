@@ -96,9 +96,9 @@ def state(awx):
 
 def exported(awx):
     """What `awx export` says."""
-    command = [Path(sys.executable).with_name("awx"), "--conf.host", awx.url, "--conf.token", awx.token, "export"]
-    flags = [f"--{section}" for section in SECTIONS.values()]
-    done = subprocess.run([*map(str, command), *flags], capture_output=True, text=True, timeout=300, check=True)
+    argv = [str(Path(sys.executable).with_name("awx")), "export", *(f"--{section}" for section in SECTIONS.values())]
+    env = {**os.environ, **awx.environment}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, env=env, check=True)
     return json.loads(done.stdout)
 
 

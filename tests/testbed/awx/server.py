@@ -32,7 +32,7 @@ class Awx:
 
     def __init__(self, playbooks: list[str]) -> None:
         self.store = Store(playbooks)
-        self.username, self.password, self.token = "admin", secrets.token_urlsafe(16), secrets.token_urlsafe(16)
+        self.username, self.password, self.token = "admin", secrets.token_hex(16), secrets.token_hex(16)
         self.requests: list[tuple[str, str]] = []
         self.lock = threading.Lock()
         self._surveys: dict[int, t.Any] = {}

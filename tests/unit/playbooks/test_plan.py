@@ -96,6 +96,12 @@ def test_the_number_of_requests_counts(hub):
     assert "KV cache: 3 x 8192 tokens" in many
 
 
+def test_another_engine_is_planned_for(hub):
+    status, said = away(hub, R1, llmfleet_plan_engine="llama_cpp")
+    assert status == 0, said
+    assert "recommended: n_gpu_layers 62, ctx_size 8192, parallel 1" in said
+
+
 @pytest.fixture
 def inventory(tmp_path):
     hosts.up([HOST])
