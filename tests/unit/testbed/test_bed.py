@@ -142,6 +142,8 @@ class TestEngine:
         (tmp_path / "dockerd").chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+        # Otherwise it would wait for the end of the engine that the other tests use.
+        monkeypatch.setattr(engine, "_PID_FILE", tmp_path / "docker.pid")
         with pytest.raises(BedError, match="its log is"):
             engine._start()
         assert (tmp_path / "cache/dockerd.log").read_text() == "broken\n"
