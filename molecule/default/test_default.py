@@ -27,3 +27,28 @@ def test_service_answers_after_a_restart(host):
 def test_tools_are_there(host):
     for tool in ("nvitop", "uv"):
         assert host.file(f"/usr/local/bin/{tool}").is_symlink
+
+
+# The authority stays on the controller, and this is a client on the host itself.
+CLIENT = """
+import json, ssl, sys, urllib.error, urllib.request
+ask = {"model": "deepseek-r1", "max_tokens": 8, "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
+request = urllib.request.Request("https://127.0.0.1/v1/chat/completions", json.dumps(ask).encode())
+request.add_header("Content-Type", "application/json")
+request.add_header("Authorization", "Bearer " + sys.argv[1])
+try:
+    with urllib.request.urlopen(request, context=ssl._create_unverified_context()) as answer:
+        print(answer.status, json.load(answer)["usage"]["completion_tokens"])
+except urllib.error.HTTPError as refusal:
+    print(refusal.code)
+"""
+
+
+def test_clients_with_a_key_get_answers_through_the_edge(host):
+    status, tokens = host.run("python3 -c %s demo", CLIENT).stdout.split()
+    assert status == "200"
+    assert int(tokens) > 0
+
+
+def test_nobody_else_does(host):
+    assert host.run("python3 -c %s other", CLIENT).stdout.strip() == "401"
