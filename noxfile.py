@@ -26,6 +26,8 @@ WITHOUT_BED = (
     *(f"units({on})" for on in ("newest", "host", "oldest")),
     *("lint", "types", "docs", "build"),
 )
+# They take several times as long as another, so they begin first: none is to run alone at the end.
+LONG = {"edge", "nvidia_driver", "offline", "upgrade"}
 SCENARIOS = sorted({path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")} - BY_NAME)
 
 nox.options.default_venv_backend = "none"
@@ -232,7 +234,8 @@ def test(session: nox.Session) -> None:
     # What needs no test bed comes first: where there is none yet, it is made beside that.
     jobs = [lanes.Job("bed", ("nox", "--session", "bed", "--", "build"))]
     jobs += [lanes.Job(name, ("nox", "--session", name)) for name in (*WITHOUT_BED, "bed_tests", "awx", "demo")]
-    jobs += [lanes.Job(f"molecule {name}", ("nox", "--session", "molecule", "--", name)) for name in SCENARIOS]
+    scenarios = sorted(SCENARIOS, key=lambda name: name not in LONG)
+    jobs += [lanes.Job(f"molecule {name}", ("nox", "--session", "molecule", "--", name)) for name in scenarios]
     # One more than there are processors, for each job waits about half of its time.
     if failed := lanes.run(jobs, min((os.cpu_count() or 1) + 1, 8), LOGS):
         session.error("These have failed: " + ", ".join(job.name for job in failed))
