@@ -157,10 +157,10 @@ def junit(verdict: Verdict, name: str) -> str:
     """
     count = [one["outcome"] for one in verdict["rules"]].count
     attributes = {"tests": str(len(verdict["rules"])), "failures": str(count("fail")), "skipped": str(count("skip"))}
-    suite = ElementTree.Element("testsuite", {"name": _xml_text(name), **attributes})
+    suite = ElementTree.Element("testsuite", {"name": xml_text(name), **attributes})
     for outcome in verdict["rules"]:
         case = ElementTree.SubElement(suite, "testcase", {"classname": "gpu_gate", "name": outcome["rule"]})
-        said = _xml_text("\n".join(describe(one for one in verdict["findings"] if one["rule"] == outcome["rule"])))
+        said = xml_text("\n".join(describe(one for one in verdict["findings"] if one["rule"] == outcome["rule"])))
         if outcome["outcome"] == "fail":
             ElementTree.SubElement(case, "failure", {"message": said}).text = said
         elif outcome["outcome"] == "skip":
@@ -170,5 +170,6 @@ def junit(verdict: Verdict, name: str) -> str:
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _xml_text(text: str) -> str:
+def xml_text(text: str) -> str:
+    """A text without the characters that XML 1.0 cannot hold."""
     return _NOT_XML.sub("\ufffd", text)

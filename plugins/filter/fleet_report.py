@@ -1,0 +1,146 @@
+# Copyright (c) 2026, llmfleet.serving contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: fleet_report
+short_description: What was found on hosts, as JSON, as an HTML page and as JUnit XML
+version_added: 0.2.0
+description:
+  - Makes of what was found on each host one document, and says what has changed since an earlier one.
+  - When nothing has, the earlier document and its date are given back.
+  - Secrets are left out. C(docs/report.md) describes the document.
+author:
+  - llmfleet.serving maintainers (@llmfleet)
+positional: ""
+options:
+  _input:
+    description:
+      - What was found, by the names of all hosts that were expected.
+      - Each may have C(silent) and C(unread), which say why nothing, or not everything, could be read, C(identity) with
+        facts of M(ansible.builtin.setup), C(gate) and C(records) with what M(llmfleet.serving.gpu_gate) and
+        M(llmfleet.serving.host_report) have returned, C(answers) with what the role acceptance has summed up, C(models)
+        and C(services) with what the host is to have, in the form of the playbooks' C(llmfleet_models) and
+        C(llmfleet_services).
+      - One without any of them is a host that did not answer.
+    type: dict
+    required: true
+  generated:
+    description: The time of the report, in UTC.
+    type: str
+    required: true
+  title:
+    description: Its title.
+    type: str
+    required: true
+  stack:
+    description: Name of the stack.
+    type: str
+    default: ""
+  previous:
+    description: The file with the earlier document. One that is not there is nothing to compare with.
+    type: str
+    default: ""
+  language:
+    description: The language that the page opens in. It has both.
+    type: str
+    choices: [en, zh]
+    default: en
+  again:
+    description: Whether to make a new document where nothing has changed.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+---
+- name: Write the page
+  ansible.builtin.copy:
+    content: "{{ report.html }}"
+    dest: report.html
+    mode: "0644"
+  vars:
+    report: "{{ found | llmfleet.serving.fleet_report(generated=now(true).isoformat(), title='Fleet') }}"
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - C(json), C(html) and C(junit) have the three texts, C(document) what is in the first.
+    - C(reasons) says in lines why the fleet is not as it should be. It is empty when it is.
+  type: dict
+"""
+
+import json
+import typing as t
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.llmfleet.serving.plugins.module_utils import _report, _report_diff, _report_junit
+from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
+from ansible_collections.llmfleet.serving.plugins.plugin_utils import _report_page
+
+
+def fleet_report(
+    found: Mapping[str, Mapping[str, t.Any]],
+    *,
+    generated: str,
+    title: str,
+    stack: str = "",
+    previous: str = "",
+    language: str = "en",
+    again: bool = False,
+) -> dict[str, t.Any]:
+    try:
+        before = _earlier(previous)
+    except LlmError as exc:
+        raise AnsibleFilterError(str(exc)) from exc
+    hosts = {str(name): _found(_plain(facts)) for name, facts in found.items()}
+    document = _report.build(hosts, generated=str(generated), title=str(title), stack=str(stack))
+    if before and not again and _report.settled(before) == _report.settled(document):
+        document = before
+    else:
+        document["changes"] = _report_diff.changes(before, document)
+    text = json.dumps(document, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+    # In the order of the file, so that one file has one page.
+    document = json.loads(text)
+    return {
+        "document": document,
+        "json": text,
+        "html": _report_page.page(document, text, language),
+        "junit": _report_junit.junit(document),
+        "reasons": _report.reasons(document),
+    }
+
+
+def _earlier(path: str) -> _report.Document | None:
+    try:
+        return _report.parse(Path(path).read_text(encoding="utf-8"), path) if path else None
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise LlmError(f"{path} cannot be read: {exc.strerror}.") from exc
+
+
+def _found(facts: Mapping[str, t.Any]) -> _report.Found:
+    return _report.Found(**facts) if facts else _report.Found(silent="It dropped out before it was asked")
+
+
+def _plain(value: t.Any) -> t.Any:
+    """Data of Ansible's own classes, which may be templates still, as what JSON has."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return str(value)
+
+
+class FilterModule:
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        return {"fleet_report": fleet_report}
