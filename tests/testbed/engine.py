@@ -100,6 +100,20 @@ def ensure_nginx() -> str:
     return str(shutil.which("nginx", path=path))
 
 
+def ensure_chromium() -> tuple[str, str]:
+    """The programs chromium and chromedriver of this machine, installed if they are missing.
+
+    :raises BedError: if there are none and this program may not, or cannot, install them.
+    """
+    names = ("chromium", "chromedriver")
+    if not all(shutil.which(name) for name in names):
+        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+            raise BedError("There is no chromium with chromedriver. Install them, or run this as root on Debian.")
+        apt_install("chromium", "chromium-driver")
+    chromium, driver = (str(shutil.which(name)) for name in names)
+    return chromium, driver
+
+
 def _answers() -> bool:
     return shutil.which("docker") is not None and docker("info", check=False).returncode == 0
 

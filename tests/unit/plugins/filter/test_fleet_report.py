@@ -92,7 +92,7 @@ def test_nothing_that_a_host_says_is_markup():
 
 def test_the_page_forbids_scripts_and_requests():
     html = report(report_fleet.fleet(2))["html"]
-    assert "default-src 'none'; style-src 'unsafe-inline'" in html
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in html
     assert "url(" not in html
     assert "@import" not in html
 
