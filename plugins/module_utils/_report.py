@@ -38,6 +38,7 @@ REFERENCE = (
 Document = dict[str, t.Any]
 Json = dict[str, t.Any]
 
+_PASSING = ("generated", "changes", "answers", "units")
 # From what has to be looked at first to what need not be.
 VERDICTS = ("silent", "fail", "warn", "pass")
 _RULES = {rule.id: rule for rule in RULES}
@@ -117,9 +118,9 @@ def parse(text: str, name: str) -> Document:
 
 
 def settled(document: Document) -> Document:
-    """The document without what differs each time: its date, an answer's words and speed, its comparison."""
-    hosts = [{key: value for key, value in host.items() if key != "answers"} for host in document["hosts"]]
-    return {**{key: value for key, value in document.items() if key not in ("generated", "changes")}, "hosts": hosts}
+    """The document without what may differ each time: date, comparison, answers, units that run now and then."""
+    hosts = [{key: value for key, value in host.items() if key not in _PASSING} for host in document["hosts"]]
+    return {**{key: value for key, value in document.items() if key not in _PASSING}, "hosts": hosts}
 
 
 def reasons(document: Document) -> list[str]:

@@ -17,7 +17,7 @@ _IDENTITY = ("system", "kernel", "serial", "product", "threads", "memory_mib")
 _DRIVER = ("version", "cuda", "fabric_manager", "fabric_manager_state")
 _GPU = ("name", "uuid", "vbios_version", "memory_total", "nvlinks", "error")
 _MODEL = ("commit", "sha256", "bytes", "intact", "source")
-_SERVICE = ("state", "engine", "version", "model", "port", "args", "argv", "environment", "score")
+_SERVICE = ("state", "since", "enabled", "engine", "version", "model", "port", "args", "argv", "environment", "score")
 # Of these, none is a finding, too.
 _APPEARING = ("model", "service", "figures")
 # What stands for a thing that comes or goes.

@@ -1,0 +1,160 @@
+"""playbooks/report.yml, as one runs it: with hosts that do not answer, and on a host that is fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+H200 = ROOT / "tests/fixtures/recordings/h200-x2-driver580"
+PROGRAMS = {
+    "nvidia-smi": f"""case "$*" in
+        "-q -x") cat {H200}/smi-q.xml ;;
+        "nvlink -s" | "topo -m") cat {H200}/topo.txt ;;
+        "") echo "Driver Version: 580.159.04" ;;
+    esac""",
+    "journalctl": "echo '1795443369.0 host kernel: Linux version 6.8.0-60-generic'",
+    "systemctl": "true",
+}
+SILENT = '''"""A connection to a host that does not answer."""
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.connection import ConnectionBase
+
+DOCUMENTATION = """
+name: silent
+short_description: A host that does not answer
+description: A host that does not answer.
+"""
+
+
+class Connection(ConnectionBase):
+    transport = "silent"
+    has_pipelining = False
+
+    def _connect(self):
+        raise AnsibleConnectionFailure("No route to <b>host</b>")
+
+    exec_command = put_file = fetch_file = close = lambda self, *args, **kwargs: self._connect()
+'''
+
+
+@pytest.fixture
+def report(tmp_path):
+    """report(*hosts, **variables): exit status, changes and what is in report.json, of a run with these hosts.
+
+    A host of the name "here" is this machine with the GPUs of a recording, any other one is silent.
+    """
+    for name, script in PROGRAMS.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "silent.py").write_text(SILENT)
+    # What is recorded is what nvidia-smi has said.
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden/pynvml.py").write_text("raise ImportError")
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONNECTION_PLUGINS": str(tmp_path),
+        "ANSIBLE_NOCOLOR": "1",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHONPATH": str(tmp_path / "hidden"),
+    }
+
+    def run(*names, options=(), **variables):
+        connections = {name: "local" if name == "here" else "silent" for name in names}
+        hosts = {
+            name: {"ansible_connection": kind, "ansible_python_interpreter": sys.executable}
+            for name, kind in connections.items()
+        }
+        (tmp_path / "hosts.yml").write_text(json.dumps({"llmfleet": {"hosts": hosts}}))
+        settled = {"gpu_gate_profile": "h200", "gpu_gate_count": 2, "model_store_directory": str(tmp_path / "models")}
+        playbook = [Path(sys.executable).with_name("ansible-playbook"), ROOT / "playbooks/report.yml"]
+        argv = [*playbook, "-i", tmp_path / "hosts.yml", "-e", json.dumps({**settled, **variables}), *options]
+        done = subprocess.run(
+            [*map(str, argv)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        file = tmp_path / "llmfleet-report/report.json"
+        document = json.loads(file.read_text()) if file.exists() else None
+        changed = sum(map(int, re.findall(r"changed=(\d+)", done.stdout)))
+        return done.returncode, changed, document, done.stdout + done.stderr
+
+    return run
+
+
+def test_a_fit_host_and_again(report, tmp_path):
+    status, predicted, document, output = report("here", options=["--check"])
+    assert (status, document) == (0, None), output
+    status, changed, document, output = report("here")
+    assert (status, changed) == (0, predicted), output
+    assert changed == 2  # the directory, and the files
+    assert [host["verdict"] for host in document["hosts"]] == ["pass"]
+    assert document["hosts"][0]["gpus"][0]["name"] == "NVIDIA H200"
+    assert {path.name for path in (tmp_path / "llmfleet-report").iterdir()} == {
+        "report.html",
+        "report.json",
+        "report.xml",
+    }
+    assert report("here")[:3] == (0, 0, document)
+    assert report("here", options=["--check"])[:3] == (0, 0, document)
+    status, changed, again, output = report("here", report_again=True)
+    assert (status, changed) == (0, 2), output
+    assert again["changes"] == {"since": document["generated"], "items": []}
+    assert json.loads((tmp_path / "llmfleet-report/previous.json").read_text()) == document
+
+
+def test_a_silent_host_is_a_row_and_fails_at_the_end(report, tmp_path):
+    status, _changed, document, output = report("here", "gone")
+    assert status == 2
+    assert "gone: It did not answer: " in output
+    assert {host["name"]: host["verdict"] for host in document["hosts"]} == {"here": "pass", "gone": "silent"}
+    page = (tmp_path / "llmfleet-report/report.html").read_text()
+    assert '<tr class="silent">' in page
+    assert "No route to &lt;b&gt;host&lt;/b&gt;" in page
+    assert report("here", "gone")[:2] == (2, 0)
+    status, _changed, document, output = report("here")
+    assert status == 0, output
+    assert [(row["subject"], row["before"], row["after"]) for row in document["changes"]["items"]] == [
+        ("gone", "silent", None)
+    ]
+
+
+def test_a_fleet_of_which_nobody_answers(report):
+    status, _changed, document, output = report("gone1", "gone2")
+    assert status == 2
+    assert document["summary"]["silent"] == 2, output
+
+
+def test_a_refused_host_and_one_whose_service_is_not_there(report):
+    secret = {"name": "r1", "engine": "ollama", "model": "r1", "port": 1, "args": {"api_key": "c4n4ry-77"}}
+    status, _changed, document, output = report(
+        "here", gpu_gate_count=8, llmfleet_services=[secret], llmfleet_models=[{"name": "r1"}]
+    )
+    assert status == 2
+    reasons = [(reason["code"], reason["subject"]) for reason in document["hosts"][0]["reasons"]]
+    assert reasons == [("gate", "gpu-count"), ("model", "r1"), ("service", "r1")]
+    assert "here: gpu-count: expected 8 GPUs, found 2." in output
+    assert "c4n4ry" not in json.dumps(document)
+
+
+def test_a_host_that_cannot_be_read(report, tmp_path):
+    (tmp_path / "systemctl").write_text("#!/bin/sh\necho System has not been booted with systemd >&2\nexit 1\n")
+    status, _changed, document, output = report("here")
+    assert status == 2
+    (reason,) = document["hosts"][0]["reasons"]
+    assert reason["code"] == "unread"
+    assert "System has not been booted" in reason["text"], output
+    assert len(document["hosts"][0]["gpus"]) == 2
+
+
+def test_an_earlier_report_that_is_none_is_not_written_over(report, tmp_path):
+    (tmp_path / "llmfleet-report").mkdir()
+    (tmp_path / "llmfleet-report/report.json").write_text("{}")
+    status, _changed, document, output = report("here")
+    assert (status, document) == (2, {})
+    assert "is no report of version 1" in output
