@@ -84,7 +84,8 @@ def apt_install(*packages: str) -> None:
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     # Package lists of sources that this machine cannot reach are none of our business: the installation decides.
     command(["apt-get", "update"], check=False, env=quiet)
-    command(["apt-get", "install", "--yes", *packages], env=quiet)
+    # Several sessions may need something at the same time.
+    command(["apt-get", "-o", "DPkg::Lock::Timeout=600", "install", "--yes", *packages], env=quiet)
 
 
 def ensure_nginx() -> str:
