@@ -89,6 +89,15 @@ def up_hub() -> str:
     return hub_url()
 
 
+def up_server(name: str, tag: str, options: Sequence[str], argv: Sequence[str]) -> None:
+    """Have a container of the bed's own running on the hosts' network.
+
+    :raises BedError: if the name belongs to a container that is not the bed's.
+    """
+    ensure_engine()
+    _ensure_container(name, tag, options, argv)
+
+
 def hub_url() -> str:
     """URL of the running hub, where this machine reaches it.
 

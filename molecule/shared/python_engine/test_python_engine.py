@@ -1,0 +1,157 @@
+"""The real engine on CPUs: its key, its environment, what it does when it is stopped or a part of it is killed."""
+
+import json
+import os
+import time
+
+import pytest
+
+ENGINE = os.environ["MOLECULE_SCENARIO_NAME"]
+UNIT = f"{ENGINE}.service"
+KEY = f"/etc/llmfleet/{ENGINE}.key"
+PORT = {"vllm": 8000, "sglang": 30000}[ENGINE]
+# What computes, in a process of its own.
+INNER = {"vllm": "EngineCore", "sglang": "scheduler"}[ENGINE]
+RUNNING = {"vllm": "vllm:num_requests_running", "sglang": "sglang:num_running_reqs"}[ENGINE]
+# An engine imports for a minute on two idle cores.
+START_S = 900
+
+ASK = """
+import json, sys, urllib.error, urllib.request
+url, key, body = sys.argv[1:]
+headers = {"Content-Type": "application/json"}
+if key:
+    headers["Authorization"] = "Bearer " + open(key).read().strip() if key.startswith("/") else key
+request = urllib.request.Request(url, body.encode() or None, headers)
+try:
+    with urllib.request.urlopen(request, timeout=600) as answer:
+        print(json.dumps([answer.status, answer.read().decode()]))
+except urllib.error.HTTPError as error:
+    print(json.dumps([error.code, ""]))
+"""
+
+
+def chat(tokens):
+    question = {"role": "user", "content": "Why is the sky blue?"}
+    return json.dumps({"model": "tiny", "max_tokens": tokens, "ignore_eos": True, "messages": [question]})
+
+
+def words(path, key=KEY, body=""):
+    return ["python3", "-c", ASK, f"http://127.0.0.1:{PORT}{path}", key, body]
+
+
+def quoted(argv):
+    return " ".join("'" + word.replace("'", "'\\''") + "'" for word in argv)
+
+
+def ask(host, path, key=KEY, body=""):
+    status, text = json.loads(host.check_output(quoted(words(path, key, body))))
+    return status, text
+
+
+def wait(what, condition, timeout=START_S):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout} s for {what}"
+        time.sleep(1)
+
+
+def is_ready(host):
+    return host.run(quoted(words("/health", ""))).stdout.startswith("[200")
+
+
+def test_runs_from_the_environment_of_its_lock(host):
+    assert host.service(UNIT).is_running
+    assert host.service(UNIT).is_enabled
+    (environment,) = host.check_output(f"ls -d /opt/llmfleet/{ENGINE}/*/").split()
+    assert f"{environment}bin/python" in host.check_output(f"systemctl cat {UNIT}")
+    host.check_output(f"cmp {environment.rstrip('/')}.txt {environment}llmfleet-lock.txt")
+
+
+def test_listens_on_loopback_only(host):
+    listening = host.check_output("ss --no-header --listening --tcp --numeric").splitlines()
+    assert [line.split()[3] for line in listening if f":{PORT} " in line] == [f"127.0.0.1:{PORT}"]
+
+
+def test_unit_is_hardened(host):
+    # The threshold is the exposure score times ten.
+    assert host.run(f"systemd-analyze security --threshold=20 {UNIT}").rc == 0
+
+
+def test_key_and_environment_are_for_root_only(host):
+    for path in (KEY, f"/etc/llmfleet/{ENGINE}.env"):
+        file = host.file(path)
+        assert (file.user, file.mode) == ("root", 0o600)
+
+
+def test_answers_with_the_key(host):
+    status, text = ask(host, "/v1/chat/completions", body=chat(16))
+    assert status == 200
+    assert json.loads(text)["usage"]["completion_tokens"] == 16
+    assert json.loads(ask(host, "/v1/models")[1])["data"][0]["id"] == "tiny"
+
+
+@pytest.mark.parametrize("key", ["", "Bearer wrong"])
+def test_refuses_whoever_has_not_the_key(host, key):
+    assert ask(host, "/v1/chat/completions", key, chat(1))[0] == 401
+    assert ask(host, "/v1/models", key)[0] == 401
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "cat /proc/[0-9]*/cmdline",
+        "journalctl --no-pager --output=export",
+        f"systemctl show {UNIT}",
+        "cat /etc/systemd/system/*.service /etc/systemd/system/*.timer",
+        f"cat /etc/llmfleet/{ENGINE}.json /etc/llmfleet/{ENGINE}.env",
+        f"cat /opt/llmfleet/{ENGINE}/*.txt /opt/llmfleet/{ENGINE}/*.py",
+    ],
+)
+def test_key_is_in_no(host, where):
+    # The key itself must not be in the command that looks for it.
+    found = host.run(f"{where} 2>/dev/null | grep --text --count --file={KEY}")
+    assert found.stdout.strip() == "0"
+
+
+def test_service_may_not_write_to_its_model_or_environment(host):
+    unit = host.check_output(f"systemctl cat {UNIT}")
+    (line,) = [line for line in unit.splitlines() if line.startswith("ReadOnlyPaths=")]
+    assert "/data/models/tiny-llama" in line
+    assert f"/opt/llmfleet/{ENGINE}/" in line
+
+
+def running_requests(host):
+    lines = ask(host, "/metrics")[1].splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{RUNNING}{{"))
+
+
+def test_a_request_in_flight_ends_before_the_service_stops(host):
+    host.check_output("rm -f /root/answer")
+    asked = quoted(words("/v1/chat/completions", body=chat(400)))
+    host.check_output(
+        f"nohup sh -c {quoted([f'{asked} > /root/part && mv /root/part /root/answer'])} > /dev/null 2>&1 &"
+    )
+    wait("the request to run", lambda: running_requests(host) > 0, 60)
+    host.check_output(f"systemctl stop {UNIT}")
+    wait("the answer", lambda: host.file("/root/answer").exists, 10)
+    status, text = json.loads(host.file("/root/answer").content_string)
+    assert status == 200
+    assert json.loads(text)["usage"]["completion_tokens"] == 400
+    assert host.check_output(f"systemctl show --property=Result --value {UNIT}") == "success"
+    host.check_output(f"systemctl start {UNIT}")
+    wait("the service", lambda: is_ready(host))
+
+
+def test_comes_back_when_a_part_of_it_is_killed(host):
+    before = host.check_output(f"systemctl show --property=InvocationID --value {UNIT}")
+    listed = host.check_output("ps -eo pid=,args=").splitlines()
+    (inner,) = [line.split()[0] for line in listed if INNER in line]
+    host.check_output(f"kill -9 {inner}")
+
+    def is_another():
+        return host.check_output(f"systemctl show --property=InvocationID --value {UNIT}") != before
+
+    wait("another run", is_another, 120)
+    wait("the service", lambda: is_ready(host))
+    assert ask(host, "/v1/chat/completions", body=chat(4))[0] == 200
