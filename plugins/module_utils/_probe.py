@@ -271,6 +271,23 @@ def identify(question: Question) -> tuple[str | None, str | None]:
     return version, blob.group(1) if blob else None
 
 
+def gpu_percent(question: Question) -> int | None:
+    """How much of the loaded model lies in the memory of GPUs, in percent, rounded down. None for what does not tell.
+
+    Only Ollama's own API tells, and only while the model is loaded.
+
+    :raises LlmError: if the engine has stopped answering.
+    """
+    if question.api != "ollama":
+        return None
+    url, key, timeout = question.base, question.key, question.timeout
+    running = request_json("GET", f"{url}/api/ps", token=key, timeout=timeout).get("models") or []
+    for model in running:
+        if _same(str(model.get("name")), question.model) and model.get("size"):
+            return int(model.get("size_vram", 0) * 100 // model["size"])
+    return None
+
+
 def read_answer(deltas: t.Iterable[Delta], question: Question, clock: t.Callable[[], float]) -> Answer:
     """Put an answer together and take its times, which start now.
 

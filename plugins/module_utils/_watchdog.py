@@ -75,7 +75,7 @@ class Look:
 class State:
     """What is known of a service, kept from look to look, and read by monitoring. Times are seconds since 1970.
 
-    :ivar verdict: stopped, fenced, starting, idle, busy, suspect, hung, restarted, or given-up.
+    :ivar verdict: stopped, fenced, starting, idle, busy, suspect, hung, restarted, or given-up; at first nothing.
     :ivar since: when this verdict began.
     :ivar checked: when it was last looked at.
     :ivar restarts: times of the restarts of the last hour.
@@ -86,7 +86,7 @@ class State:
     :ivar probed: the last probe; `failed` how many have failed since the last sign of life, the first at `suspected`.
     """
 
-    verdict: str = "stopped"
+    verdict: str = ""
     since: float = 0.0
     checked: float = 0.0
     restarts: tuple[float, ...] = ()
@@ -125,7 +125,10 @@ def judge(state: State, look: Look, policy: Policy, now: float, probe: Probe) ->
         if look.uptime < look.start_timeout:
             return _verdict(state, "starting", now)
         return _hung(state, f"not ready {look.uptime:.0f} s after its start", policy, now)
-    state = dataclasses.replace(state, ready=True)
+    if not state.ready:
+        # The first look at a run: what moves is seen at the next one.
+        state = dataclasses.replace(_alive(state, now), ready=True, probed=now, counters=look.counters, cpu=look.cpu)
+        return _verdict(state, "busy" if look.requests else "idle", now)
     moves, computes = _moves(state, look), _computes(state, look, now)
     seen = dataclasses.replace(state, counters=look.counters, cpu=look.cpu)
     if moves:

@@ -71,6 +71,13 @@ options:
     description:
       - A file on this host that holds the API key and nothing else.
     type: path
+  gpu_percent_min:
+    description:
+      - Warn when less than this share of the model lies in the memory of GPUs, in percent. What lies in the host's own
+        memory is computed by its processors, and is what makes the whole slow.
+      - Nothing is warned of where the engine does not tell.
+    type: int
+    version_added: 0.2.0
 seealso:
   - module: llmfleet.serving.ollama_model
 """
@@ -101,6 +108,14 @@ model_sha256:
   returned: success
   type: str
   sample: 1f12af26590c8a4709d9358b0d9f9a9e250e314fdf68e6829c67351650f0166d
+gpu_percent:
+  description:
+    - How much of the model lies in the memory of GPUs, as C(ollama ps) shows it. V(null) where the engine does not
+      tell. Only Ollama's own API tells.
+  returned: success
+  type: int
+  sample: 16
+  version_added: 0.2.0
 model:
   description: Name under which the engine says it answered.
   returned: success
@@ -156,18 +171,33 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
-from ansible_collections.llmfleet.serving.plugins.module_utils._probe import Question, ask, identify, read_key
+from ansible_collections.llmfleet.serving.plugins.module_utils._probe import (
+    Question,
+    ask,
+    gpu_percent,
+    identify,
+    read_key,
+)
 
 
 def run(module: AnsibleModule) -> dict[str, t.Any]:
     options = dict(module.params)
     file = options.pop("api_key_file")
     key = options.pop("api_key")
+    least = options.pop("gpu_percent_min")
     question = Question(**options, key=read_key(file) if file else key)
     answer = ask(question)
     version, sha256 = identify(question)
+    percent = gpu_percent(question)
+    if percent is not None and least is not None and percent < least:
+        module.warn(
+            f"{question.model} at {question.url} lies in the memory of the processors by {100 - percent} %, and of the "
+            f"GPUs by {percent} %; expected {least} % or more. It answers as slowly as the processors compute. Give it "
+            "more layers (num_gpu), less context (num_ctx), or more GPUs, or see the engine's log for why it uses none."
+        )
     return {
         "changed": False,
+        "gpu_percent": percent,
         "engine_version": version,
         "model_sha256": sha256,
         "model": answer.model,
@@ -193,6 +223,7 @@ def main() -> None:
             "timeout": {"type": "int", "default": 600},
             "api_key": {"type": "str", "no_log": True},
             "api_key_file": {"type": "path", "no_log": False},
+            "gpu_percent_min": {"type": "int"},
         },
         mutually_exclusive=[("api_key", "api_key_file")],
         supports_check_mode=True,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import os
 import secrets
 import shutil
@@ -24,12 +23,12 @@ import time
 import typing as t
 from pathlib import Path
 
-from ansible_collections.llmfleet.serving.plugins.module_utils import _gpu_release, _metrics, _watchdog
+from ansible_collections.llmfleet.serving.plugins.module_utils import _alive, _gpu_release, _metrics, _watchdog
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
 from ansible_collections.llmfleet.serving.plugins.module_utils._files import commit, read_json, write_json, write_text
 from ansible_collections.llmfleet.serving.plugins.module_utils._gpu import read_facts
-from ansible_collections.llmfleet.serving.plugins.module_utils._http import HttpError, request_json, stream_lines
-from ansible_collections.llmfleet.serving.plugins.module_utils._probe import APIS, read_key
+from ansible_collections.llmfleet.serving.plugins.module_utils._http import HttpError, stream_lines
+from ansible_collections.llmfleet.serving.plugins.module_utils._probe import Question, read_key
 from ansible_collections.llmfleet.serving.plugins.module_utils._systemd import checksum, cpu_seconds, read_unit
 
 _ETC = Path("/etc/llmfleet")
@@ -42,8 +41,6 @@ _FENCE = Path("/etc/ansible/facts.d/llmfleet_gpu_gate.fact")
 # in ten minutes after which systemd gives up: memory that is released at last is put to use without hands.
 _RELEASE_S = 120.0
 _DRIVER_S = 60
-# An address for readiness or metrics answers at once, unless what answers stands still.
-_ASK_S = 10.0
 _TAIL_LINES = 15
 # How long one command waits for a service that starts, which may take an hour: whoever asks sees that it goes on.
 _READY_S = 60.0
@@ -119,7 +116,7 @@ class Service:
         end = time.monotonic() + _READY_S
         while True:
             state = read_unit(run_command, self.unit)
-            complaint = _complaint(self.config["ready_url"])
+            complaint = _alive.silence(self.config["ready_url"])
             if state.active == "active" and complaint is None:
                 return 0
             ended = state.active in ("failed", "inactive") and not state.job
@@ -141,11 +138,16 @@ class Service:
         before = _watchdog.State.load(read_json(file))
         look = self._look(options)
         state = _watchdog.judge(before, look, policy, time.time(), lambda: self._probe(options))
+        if look.run and read_unit(run_command, self.unit).run != look.run:
+            # Someone has restarted or stopped it meanwhile: what was seen is over.
+            return 0
         # Before it is acted on: a restart that is not counted could be repeated for ever.
         write_json(file, {"service": self.name, **dataclasses.asdict(state)})
         if state.verdict != before.verdict:
             troubled = state.verdict in ("suspect", "hung", "restarted", "given-up")
-            _say(f"{self.unit}: {state.verdict}" + (f": {state.reason}." if troubled else "."))
+            # The numbers are the journal's: a warning, or a notice.
+            level, why = ("<4>", f": {state.reason}.") if troubled else ("<5>", ".")
+            _say(f"{level}{self.unit}: {state.verdict}{why}")
         if state.verdict == "restarted":
             status, _out, complaint = run_command(["systemctl", "try-restart", self.unit])
             if status:
@@ -159,7 +161,7 @@ class Service:
         metrics = self._metrics(options["metrics_url"])
         return _watchdog.Look(
             run=state.run,
-            ready=_complaint(self.config["ready_url"]) is None,
+            ready=_alive.silence(self.config["ready_url"]) is None,
             uptime=state.uptime,
             start_timeout=self.config["start_timeout"],
             counters=metrics.state if metrics else None,
@@ -171,29 +173,16 @@ class Service:
         if not url:
             return None
         try:
-            lines = list(stream_lines("GET", url, token=self._key(), timeout=_ASK_S))
+            lines = list(stream_lines("GET", url, token=self._key(), timeout=_alive.ASK_S))
         except HttpError:
             return None
         return _metrics.parse(b"\n".join(lines).decode(errors="replace"))
 
     def _probe(self, options: dict[str, t.Any]) -> str | None:
-        """Ask for one token. A refusal is an answer too: whoever refuses is not hung."""
-        url, model, timeout = (
-            options["url"].rstrip("/"),
-            options["model"],
-            float(options.get("probe_timeout", _PROBE_S)),
+        timeout = float(options.get("probe_timeout", _PROBE_S))
+        return _alive.complaint(
+            Question(options["url"], options["api"], options["model"], "1", 1, timeout, self._key())
         )
-        try:
-            if options["api"] == "ollama":
-                _probe_ollama(url, timeout)
-            else:
-                body = {"model": model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
-                path = APIS["openai"].chat_path
-                request_json("POST", url.removesuffix("/v1") + path, body=body, token=self._key(), timeout=timeout)
-        except HttpError as exc:
-            if exc.status is None or (exc.status >= 500 and exc.status != 503):
-                return str(exc).rstrip(".")
-        return None
 
     def _key(self) -> str | None:
         return read_key(str(self.key_file)) if self.config["key"] else None
@@ -208,43 +197,6 @@ class Service:
         said = run_command(argv)[1].strip()
         key = _key_of(self.key_file)
         return said.replace(key, "(key)") if key else said
-
-
-def _probe_ollama(url: str, timeout: float) -> None:
-    """Ask the model that is loaded: to load one may take minutes, and may cost another one its place."""
-    running = request_json("GET", f"{url}/api/ps", timeout=_ASK_S).get("models") or []
-    if not running:
-        return
-    model = running[0]
-    options = {"num_predict": 1, **({"num_ctx": model["context_length"]} if model.get("context_length") else {})}
-    # The question must not keep a model in memory that is to leave it.
-    body = {"model": model["name"], "prompt": "1", "stream": False, "options": options}
-    left = _seconds_until(model.get("expires_at", ""))
-    request_json("POST", f"{url}/api/generate", body={**body, **left}, timeout=timeout)
-
-
-def _seconds_until(text: str) -> dict[str, str]:
-    """The rest of a model's time in memory, as Ollama's option; nothing where it has none."""
-    try:
-        # Nanoseconds are too much for Python.
-        day, _t, rest = text.partition("T")
-        zone = "+00:00" if rest.endswith("Z") else rest[-6:]
-        moment = datetime.datetime.fromisoformat(f"{day}T{rest[:8]}{zone}")
-    except ValueError:
-        return {}
-    left = moment.timestamp() - time.time()
-    # Kept for ever is told as a time in another century.
-    return {"keep_alive": f"{max(1, round(left))}s"} if left < 10 * 365 * 86400 else {}
-
-
-def _complaint(url: str) -> str | None:
-    """Why an address does not answer; None when it does."""
-    try:
-        for _line in stream_lines("GET", url, timeout=_ASK_S):
-            pass
-    except HttpError as exc:
-        return str(exc).rstrip(".")
-    return None
 
 
 def _facts() -> t.Any:

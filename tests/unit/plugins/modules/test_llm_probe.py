@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._files import sha256_file
 from ansible_collections.llmfleet.serving.plugins.modules import llm_probe, ollama_model
@@ -162,3 +163,39 @@ def test_bad_key_file_is_refused(run_module, tmp_path, content, reason):
     assert result["failed"]
     assert str(file) in result["msg"]
     assert reason in result["msg"]
+
+
+LINE = b'{"model": "tiny", "message": {"content": "Today"}, "done": true}\n'
+
+
+@pytest.mark.parametrize(
+    ("loaded", "least", "percent", "warned"),
+    [
+        ([{"name": "tiny:latest", "size": 1000, "size_vram": 169}], 100, 16, True),
+        ([{"name": "tiny:latest", "size": 1000, "size_vram": 169}], None, 16, False),
+        ([{"name": "tiny:latest", "size": 1000}], 100, 0, True),
+        ([{"name": "tiny:latest", "size": 1000, "size_vram": 1000}], 100, 100, False),
+        ([{"name": "other:latest", "size": 1000}], 100, None, False),
+        ([], 100, None, False),
+    ],
+)
+def test_model_in_the_memory_of_processors_is_warned_of(
+    run_module, scripted, monkeypatch, loaded, least, percent, warned
+):
+    warnings = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _self, warning: warnings.append(warning))
+    scripted.routes = {
+        "GET /api/tags": {"models": [{"name": "tiny:latest"}]},
+        "POST /api/chat": [LINE],
+        "GET /api/version": {"version": "0.5.11"},
+        "POST /api/show": {},
+        "GET /api/ps": {"models": loaded},
+    }
+    options = {} if least is None else {"gpu_percent_min": least}
+    result = run_module(llm_probe, url=scripted.url, api="ollama", model="tiny", **options)
+    assert result["gpu_percent"] == percent
+    assert bool(warnings) is warned
+    if warned:
+        assert f"of the processors by {100 - percent} %, and of the GPUs by {percent} %; expected 100 %" in str(
+            warnings
+        )
