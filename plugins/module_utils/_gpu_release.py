@@ -50,6 +50,25 @@ def wait(
         sleep(_PAUSE_S)
 
 
+def require_places(facts: Facts, places: t.Mapping[str, int]) -> None:
+    """Refuse a start with indices that mean other GPUs by now.
+
+    :param places: the index that each GPU, by its UUID, had when the service was set up.
+    :raises LlmError: when a GPU has another one.
+    """
+    now = {gpu["uuid"]: gpu["index"] for gpu in facts["gpus"]}
+    moved = [
+        f"GPU {index} ({uuid}) is {'gone' if uuid not in now else f'GPU {now[uuid]} now'}"
+        for uuid, index in places.items()
+        if now.get(uuid) != index
+    ]
+    if moved:
+        raise LlmError(
+            f"The GPUs have changed their places since the service was set up: {'; '.join(moved)}. "
+            "Look at them with nvidia-smi, then run the role of the service again."
+        )
+
+
 def holders(facts: Facts, uuids: t.Collection[str], unit: str) -> list[str]:
     """What holds memory of these GPUs and is not a running service beside this one, in words; nothing when all is free.
 

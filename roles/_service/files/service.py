@@ -91,6 +91,8 @@ class Service:
     def start(self) -> int:
         """Before each start: wait for the GPUs, tidy up, and keep what the service is started with."""
         self.require_config()
+        if self.config.get("gpus_by") == "index":
+            _gpu_release.require_places(_facts(), self.config["gpus"])
         if self.config["gpus"]:
             _gpu_release.wait(_facts, self.config["gpus"], self.unit, _RELEASE_S, _say)
         for left in (_CACHE / self.name / "tmp").glob("*"):

@@ -18,9 +18,6 @@ import time
 import typing as t
 from pathlib import Path
 
-# This file is run isolated (-I): nothing else that may lie on the path is imported.
-sys.path.insert(0, str(Path(__file__).parent))
-
 from ansible_collections.llmfleet.serving.plugins.module_utils._cuda_checks import ready
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate import gate

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,8 @@ from pathlib import Path
 import cuda_mock
 import pytest
 import yaml
+
+from ansible_collections.llmfleet.serving.plugins.plugin_utils._program import bundle
 
 ROOT = Path(__file__).parents[3]
 ROLE = ROOT / "roles/gpu_gate"
@@ -31,11 +32,8 @@ def boot_gate(tmp_path):
 
     With `cuda`, the words of the stand-in for CUDA, CUDA is started too.
     """
-    code = tmp_path / "code/ansible_collections/llmfleet/serving/plugins/module_utils"
-    code.mkdir(parents=True)
-    for name in yaml.safe_load((ROLE / "vars/main.yml").read_text())["__gpu_gate_files"]:
-        shutil.copy(ROOT / "plugins/module_utils" / name, code)
-    shutil.copy(ROLE / "files/boot_gate.py", tmp_path / "code")
+    program = tmp_path / "gpu-gate.pyz"
+    program.write_bytes(bundle(ROLE / "files/boot_gate.py"))
     marker, config, tools = tmp_path / "fact", tmp_path / "config.json", tmp_path / "tools"
     tools.mkdir()
 
@@ -47,7 +45,7 @@ def boot_gate(tmp_path):
             (tools / "nvidia-smi").chmod(0o755)
         path = {"PATH": f"{tools}:{os.environ['PATH']}"}
         library = {"LD_LIBRARY_PATH": str(Path(cuda_mock.library()).parent), "MOCK_CUDA": cuda} if cuda else {}
-        argv = [sys.executable, "-I", str(tmp_path / "code/boot_gate.py"), str(config)]
+        argv = [sys.executable, "-I", str(program), str(config)]
         done = subprocess.run(argv, capture_output=True, text=True, env={**path, **library}, check=False, timeout=60)
         return done, marker
 

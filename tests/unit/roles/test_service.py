@@ -28,7 +28,9 @@ def program(tmp_path, monkeypatch):
         monkeypatch.setattr(module, name, tmp_path / name)
         if name not in ("_FENCE", "_STARTED"):
             (tmp_path / name).mkdir()
-    (tmp_path / "_ETC/x.json").write_text(json.dumps({"gpus": [], "key": True, "ready_url": "http://127.0.0.1:9/"}))
+    (tmp_path / "_ETC/x.json").write_text(
+        json.dumps({"gpus": {}, "gpus_by": "uuid", "key": True, "ready_url": "http://127.0.0.1:9/"})
+    )
     return module
 
 
@@ -154,7 +156,7 @@ def watched(program, systemd, monkeypatch, etc, tmp_path):
     `run` names the service's run when the probe is over.
     """
     watchdog = {"api": "openai", "url": "http://127.0.0.1:9", "model": "x", "metrics_url": "http://127.0.0.1:9/"}
-    config = {"gpus": [], "key": False, "ready_url": "http://127.0.0.1:9/", "start_timeout": 60}
+    config = {"gpus": {}, "key": False, "ready_url": "http://127.0.0.1:9/", "start_timeout": 60}
     (etc / "x.json").write_text(json.dumps({**config, "watchdog": {**watchdog, "hung_after": 1}}))
     file = tmp_path / "_WATCHDOG/x.json"
     file.write_text(json.dumps({"run": "1", "ready": True, "failed": 1, "suspected": 1.0, "verdict": "suspect"}))

@@ -100,3 +100,21 @@ def test_memory_that_stays_is_an_error_with_a_next_step():
     with pytest.raises(LlmError, match=r"in 60 s: GPU 0: 70000 MiB .* It is tried again\. .* reset the GPUs"):
         host.wait()
     assert 60 <= host.now < 64
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        ({"GPU-0": 0, "GPU-1": 1}, None),
+        ({}, None),
+        ({"GPU-1": 2}, r"GPU 2 \(GPU-1\) is GPU 1 now\. Look"),
+        ({"GPU-0": 0, "GPU-9": 3}, r": GPU 3 \(GPU-9\) is gone\. Look"),
+    ],
+)
+def test_indices_that_mean_other_gpus_are_refused(places, words):
+    host = facts((4, []), (4, []))
+    if words is None:
+        _gpu_release.require_places(host, places)
+        return
+    with pytest.raises(LlmError, match=words):
+        _gpu_release.require_places(host, places)
