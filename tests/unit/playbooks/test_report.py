@@ -22,6 +22,14 @@ PROGRAMS = {
     "journalctl": "echo '1795443369.0 host kernel: Linux version 6.8.0-60-generic'",
     "systemctl": "true",
 }
+FIRST = f"""
+- hosts: llmfleet
+  gather_facts: false
+  tasks:
+    - ansible.builtin.fail:
+      when: inventory_hostname == 'here-too'
+- ansible.builtin.import_playbook: {ROOT}/playbooks/report.yml
+"""
 SILENT = '''"""A connection to a host that does not answer."""
 
 from ansible.errors import AnsibleConnectionFailure
@@ -49,7 +57,8 @@ class Connection(ConnectionBase):
 def report(tmp_path):
     """report(*hosts, **variables): exit status, changes and what is in report.json, of a run with these hosts.
 
-    A host of the name "here" is this machine with the GPUs of a recording, any other one is silent.
+    Hosts of the names "here" and "here-too" are this machine with the GPUs of a recording, any other one is silent, and
+    the second has failed in a play before.
     """
     for name, script in PROGRAMS.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -67,15 +76,24 @@ def report(tmp_path):
     }
 
     def run(*names, options=(), **variables):
-        connections = {name: "local" if name == "here" else "silent" for name in names}
+        connections = {name: "local" if name.startswith("here") else "silent" for name in names}
         hosts = {
             name: {"ansible_connection": kind, "ansible_python_interpreter": sys.executable}
             for name, kind in connections.items()
         }
         (tmp_path / "hosts.yml").write_text(json.dumps({"llmfleet": {"hosts": hosts}}))
         settled = {"gpu_gate_profile": "h200", "gpu_gate_count": 2, "model_store_directory": str(tmp_path / "models")}
-        playbook = [Path(sys.executable).with_name("ansible-playbook"), ROOT / "playbooks/report.yml"]
-        argv = [*playbook, "-i", tmp_path / "hosts.yml", "-e", json.dumps({**settled, **variables}), *options]
+        (tmp_path / "first.yml").write_text(FIRST)
+        playbook = tmp_path / "first.yml" if "here-too" in names else ROOT / "playbooks/report.yml"
+        argv = [
+            Path(sys.executable).with_name("ansible-playbook"),
+            playbook,
+            "-i",
+            tmp_path / "hosts.yml",
+            "-e",
+            json.dumps({**settled, **variables}),
+            *options,
+        ]
         done = subprocess.run(
             [*map(str, argv)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
@@ -140,10 +158,11 @@ def test_a_refused_host_and_one_whose_service_is_not_there(report):
     assert "c4n4ry" not in json.dumps(document)
 
 
-def test_a_host_that_cannot_be_read(report, tmp_path):
+def test_a_host_that_cannot_be_read_and_one_that_has_dropped_out(report, tmp_path):
     (tmp_path / "systemctl").write_text("#!/bin/sh\necho System has not been booted with systemd >&2\nexit 1\n")
-    status, _changed, document, output = report("here")
+    status, _changed, document, output = report("here", "here-too")
     assert status == 2
+    assert "here-too: It did not answer: It dropped out before it was asked." in output
     (reason,) = document["hosts"][0]["reasons"]
     assert reason["code"] == "unread"
     assert "System has not been booted" in reason["text"], output
