@@ -98,24 +98,24 @@ def layout(bars: Sequence[Bar]) -> Json:
 
     Labels stand left of the bars and values right of them, so that no text lies on a colour.
     """
-    ticks = axis(max((bar.high for bar in bars), default=0.0))
+    ticks = axis(max((figure.high for figure in bars), default=0.0))
     scale = (WIDTH - LABELS - VALUES) / ticks[-1]
     rows: list[Json] = []
-    for number, bar in enumerate(bars):
+    for number, figure in enumerate(bars):
         top = number * _ROW
-        end = LABELS + bar.value * scale
+        end = LABELS + figure.value * scale
         rows.append(
             {
-                **dataclasses.asdict(bar),
+                **dataclasses.asdict(figure),
                 "x": LABELS,
                 "y": top + (_ROW - _BAR) / 2,
                 "width": round(max(end - LABELS, 1), 1),
                 "height": _BAR,
                 "middle": top + _ROW / 2,
                 "label_x": LABELS - 8,
-                "value_x": round(max(end, LABELS + bar.high * scale) + 8, 1),
-                "low_x": round(LABELS + bar.low * scale, 1),
-                "high_x": round(LABELS + bar.high * scale, 1),
+                "value_x": round(max(end, LABELS + figure.high * scale) + 8, 1),
+                "low_x": round(LABELS + figure.low * scale, 1),
+                "high_x": round(LABELS + figure.high * scale, 1),
             }
         )
     height = len(bars) * _ROW

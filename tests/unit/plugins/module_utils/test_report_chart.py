@@ -51,14 +51,14 @@ def test_axis_holds_the_greatest(greatest):
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20))
 def test_bars_are_in_the_drawing_and_to_scale(values):
     drawn = chart.layout([chart.Bar(str(value), "current", value, value * 0.9, value * 1.1) for value in values])
-    for value, bar in zip(values, drawn["bars"]):
-        assert bar["x"] + bar["width"] <= chart.WIDTH - chart.VALUES + 1
-        assert bar["value_x"] <= chart.WIDTH - chart.VALUES + 10
-        assert bar["y"] + bar["height"] <= drawn["bottom"]
+    for value, drawn_bar in zip(values, drawn["bars"]):
+        assert drawn_bar["x"] + drawn_bar["width"] <= chart.WIDTH - chart.VALUES + 1
+        assert drawn_bar["value_x"] <= chart.WIDTH - chart.VALUES + 10
+        assert drawn_bar["y"] + drawn_bar["height"] <= drawn["bottom"]
         longest = max(values)
         if value > max(longest / 50, 1e-6):
             scale = max(one["width"] for one in drawn["bars"]) / longest
-            assert bar["width"] == pytest.approx(value * scale, abs=0.2)
+            assert drawn_bar["width"] == pytest.approx(value * scale, abs=0.2)
 
 
 def document(size):
@@ -70,12 +70,12 @@ def test_the_charts_of_a_fleet_show_the_median_and_the_range():
     report = document(64)
     (drawn,) = chart.fleet_charts(report)
     assert drawn["hosts"] == 62
-    labels = [(bar["label"], bar["series"]) for bar in drawn["speed"]["bars"]]
+    labels = [(drawn_bar["label"], drawn_bar["series"]) for drawn_bar in drawn["speed"]["bars"]]
     assert labels == [
         *(("ollama 0.5.11", "reference"), ("vllm 0.7", "reference")),
         *(("1", "accepted"), ("1", "current"), ("4", "accepted"), ("4", "current")),
     ]
-    assert [bar["value"] for bar in drawn["speed"]["bars"]][:2] == [4.59, 6.3]
+    assert [drawn_bar["value"] for drawn_bar in drawn["speed"]["bars"]][:2] == [4.59, 6.3]
     assert drawn["speed"]["bars"][2]["low"] < drawn["speed"]["bars"][2]["value"] < drawn["speed"]["bars"][2]["high"]
     assert len(drawn["ttft"]["bars"]) == 4
 
@@ -83,7 +83,7 @@ def test_the_charts_of_a_fleet_show_the_median_and_the_range():
 def test_the_charts_of_a_host():
     report = document(1)
     (drawn,) = chart.host_charts(report, report["hosts"][0])
-    assert all(bar["low"] == bar["high"] for bar in drawn["speed"]["bars"])
+    assert all(drawn_bar["low"] == drawn_bar["high"] for drawn_bar in drawn["speed"]["bars"])
 
 
 def test_without_figures_there_is_no_chart():
