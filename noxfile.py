@@ -221,6 +221,14 @@ def awx(session: nox.Session) -> None:
 
 
 @nox.session
+def execution_environment(session: nox.Session) -> None:
+    """The execution environment: its image, built by ansible-builder, and jobs inside. Run by name only."""
+    session.run("python", "-m", "testbed", "build")
+    uv_environment(session, "awx")
+    session.run("pytest", "tests/execution_environment", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """The main job on two simulated 8x H800 hosts, from bare to a chat answer."""
     session.run("python", "-m", "testbed.demo", *session.posargs)

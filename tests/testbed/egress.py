@@ -44,7 +44,7 @@ def variables() -> dict[str, str]:
         for name in ("NO_PROXY", "no_proxy"):
             values[name] = f"{values[name]},{direct}" if name in values else direct
     values |= {name: os.environ[name] for name in _INDEXES if os.environ.get(name)}
-    if _ca_bundle() is not None:
+    if ca_bundle() is not None:
         values |= dict.fromkeys(_CA_VARIABLES, _CA_IN_CONTAINER)
     return values
 
@@ -56,12 +56,13 @@ def docker_options() -> list[str]:
     host image's ``service.conf``.
     """
     options = [f"--env={name}" for name in variables()]
-    bundle = _ca_bundle()
+    bundle = ca_bundle()
     if bundle is not None:
         options.append(f"--volume={bundle}:{_CA_IN_CONTAINER}:ro")
     return options
 
 
-def _ca_bundle() -> Path | None:
+def ca_bundle() -> Path | None:
+    """The authorities that programs on this machine are told to trust, where the environment tells it."""
     set_here = (os.environ[name] for name in _CA_VARIABLES if os.environ.get(name))
     return next((Path(value).resolve() for value in set_here), None)

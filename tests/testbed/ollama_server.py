@@ -97,7 +97,7 @@ def serve(version: str, folder: Path, *others: Path, user: str | None = None) ->
     container = docker(
         "run", "--detach", "--init", "--network=host", f"--label={LABEL}",
         f"--user={user or f'{os.getuid()}:{os.getgid()}'}", *(f"--volume={path}:{path}" for path in (folder, *others)),
-        f"--volume={_unpacked(version)}:/release:ro", "--env=HOME=/tmp", f"--env=OLLAMA_HOST={address}",
+        f"--volume={unpacked(version)}:/release:ro", "--env=HOME=/tmp", f"--env=OLLAMA_HOST={address}",
         f"--env=OLLAMA_MODELS={models_dir}", ensure_image("tools"), "/release/bin/ollama", "serve",
     ).stdout.strip()  # fmt: skip
     try:
@@ -108,7 +108,7 @@ def serve(version: str, folder: Path, *others: Path, user: str | None = None) ->
         docker("rm", "--force", container, check=False)
 
 
-def _unpacked(version: str) -> Path:
+def unpacked(version: str) -> Path:
     """The folder with a release's `bin` and `lib`, unpacked once."""
     release = ensure_release(version)
     archive = release / archive_name(version)

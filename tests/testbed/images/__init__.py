@@ -93,9 +93,9 @@ def remove_all() -> None:
 
 def _build(tag: str, image: _Image) -> None:
     proxies = egress.proxies()
-    arguments = [f"BASE={_base(image.suite)}"]
+    arguments = [f"BASE={base_image(image.suite)}"]
     if image.dockerfile == _HOST:
-        arguments += [f"BUILDER_BASE={_base('trixie')}", f"PACKAGES={image.packages}"]
+        arguments += [f"BUILDER_BASE={base_image('trixie')}", f"PACKAGES={image.packages}"]
     # Every Dockerfile has the proxies as arguments without naming them, and they leave no trace in the image.
     docker(
         "build", "--force-rm", f"--tag={tag}", f"--file={_BED / image.dockerfile}", f"--label={LABEL}",
@@ -103,7 +103,7 @@ def _build(tag: str, image: _Image) -> None:
     )  # fmt: skip
 
 
-def _base(suite: str) -> str:
+def base_image(suite: str) -> str:
     """A minimal Debian: the official image where it is here or a registry sends it, else one made by debootstrap."""
     own = f"{REPOSITORY}/base-{suite}:{key_of(suite, _MIRROR)}"
     official = f"debian:{suite}-slim"
