@@ -32,6 +32,7 @@ SERVICES = [{"name": "chat", "engine": "ollama", "model": "m"}]
 ANSWERS = {
     "Gate": {"gpu_gate_profile": "h800", "gpu_gate_count": 8},
     "Plan": {"llmfleet_plan_parallel": 2},
+    "Report": {},
 }
 
 
@@ -50,6 +51,7 @@ def inventory(tmp_path_factory):
     facts = {"ansible_connection": "community.docker.docker", "ansible_python_interpreter": "/usr/bin/python3"}
     secret = {"env": "LLMFLEET_HUB_TOKEN_FILE", "dest": "/etc/llmfleet/hub.token"}
     fleet = {"llmfleet_models": [MODEL], "llmfleet_services": SERVICES, "llmfleet_secret_files": [secret]}
+    fleet["llmfleet_report_directory"] = str(folder / "report")
     path = folder / "hosts.json"
     path.write_text(json.dumps({"llmfleet": {"hosts": {HOST: facts}, "vars": fleet}}))
     hosts.up([HOST])
@@ -139,7 +141,11 @@ def artifacts_of(events):
 
 @pytest.mark.parametrize(
     ("name", "artifacts"),
-    [("Gate", {"llmfleet_gate": {HOST: "pass"}}), ("Plan", {"llmfleet_plan": {HOST: {"chat": True}}})],
+    [
+        ("Gate", {"llmfleet_gate": {HOST: "pass"}}),
+        ("Plan", {"llmfleet_plan": {HOST: {"chat": True}}}),
+        ("Report", {}),
+    ],
 )
 def test_a_job_does_what_the_playbook_does(tmp_path, templates, inventory, name, artifacts):
     template = templates[name]
