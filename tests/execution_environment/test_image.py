@@ -130,7 +130,7 @@ def test_a_job_runs_inside(tmp_path, image, key, playbook):
     done, events = job(tmp_path, image, key, playbook)
     assert done.returncode == 0, done.stdout
     (last,) = [event["event_data"] for event in events if event["event"] == "playbook_on_stats"]
-    assert last["artifact_data"] == {"llmfleet_gate": {HOST: "pass"}}
+    assert last["artifact_data"]["llmfleet_gate"] == {HOST: "pass"}
     if playbook == "verify":
         assert "chat" in done.stdout
         assert any(event["event_data"].get("task") == "Ask every service" for event in events)
