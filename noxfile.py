@@ -19,8 +19,8 @@ VENV = ROOT / ".venv"
 LOGS = CACHE / "logs"
 # Locked environments beside the shared one, and their Python: the oldest ansible-core, a host's oldest Python, awx.awx.
 ENVIRONMENTS = {"core-2.17": "3.12", "host-3.9": "3.9", "awx": "3.12"}
-# Run by name only: what needs real GPUs, installs 5 GB or more, or compiles kernel modules or llama.cpp for minutes.
-BY_NAME = {"cuda_toolkit", "dkms", "dkms_refuses", "gpu", "llama_cpp_source", "sglang", "vllm"}
+# Run by name only: what needs real GPUs, installs 5 GB or more, compiles for minutes, or kills upgrade after upgrade.
+BY_NAME = {"cuda_toolkit", "dkms", "dkms_refuses", "gpu", "llama_cpp_source", "sglang", "upgrade_faults", "vllm"}
 WITHOUT_BED = (
     *(f"sanity({core})" for core in ("newest", "oldest")),
     *(f"units({on})" for on in ("newest", "host", "oldest")),

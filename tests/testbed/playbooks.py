@@ -19,10 +19,14 @@ _HOST = re.compile(r"(?P<host>[\w.-]+)\s+: ok=\d+\s+changed=(?P<changed>\d+)\s")
 
 @dataclass(frozen=True)
 class Outcome:
-    """Exit status of a command, and for each playbook that it ran the number of changed tasks by host."""
+    """Exit status of a command, the number of changed tasks by host for each playbook that it ran, and what it said.
+
+    :ivar said: without colours, its white space made one blank each.
+    """
 
     status: int
     changed: list[dict[str, int]]
+    said: str = ""
 
 
 def run(argv: list[str], env: dict[str, str] | None = None) -> Outcome:
@@ -31,6 +35,7 @@ def run(argv: list[str], env: dict[str, str] | None = None) -> Outcome:
     :param env: variables on top of the environment.
     """
     recaps: list[dict[str, int]] = []
+    said: list[str] = []
     with subprocess.Popen(
         argv,
         stdout=subprocess.PIPE,
@@ -42,8 +47,9 @@ def run(argv: list[str], env: dict[str, str] | None = None) -> Outcome:
         for line in process.stdout or ():
             sys.stdout.write(line)
             sys.stdout.flush()
+            said += _COLOUR.sub("", line).split()
             if "PLAY RECAP" in line:
                 recaps.append({})
             elif recaps and (match := _HOST.search(_COLOUR.sub("", line))):
                 recaps[-1][match["host"]] = int(match["changed"])
-    return Outcome(process.returncode, recaps)
+    return Outcome(process.returncode, recaps, " ".join(said))
