@@ -132,9 +132,9 @@ def test_a_request_in_flight_ends_before_the_service_stops(host):
     host.check_output(
         f"nohup sh -c {quoted([f'{asked} > /root/part && mv /root/part /root/answer'])} > /dev/null 2>&1 &"
     )
-    wait("the request to run", lambda: running_requests(host) > 0, 60)
+    wait("the request to run", lambda: running_requests(host) > 0, 300)
     host.check_output(f"systemctl stop {UNIT}")
-    wait("the answer", lambda: host.file("/root/answer").exists, 10)
+    wait("the answer", lambda: host.file("/root/answer").exists, 60)
     status, text = json.loads(host.file("/root/answer").content_string)
     assert status == 200
     assert json.loads(text)["usage"]["completion_tokens"] == 400
