@@ -1,5 +1,6 @@
 """Ollama runs as a service that a platform team would sign for, and its model costs no space."""
 
+import json
 import time
 
 import pytest
@@ -22,6 +23,37 @@ def until(true, what):
 def run_of(host):
     """Names the current run of the service."""
     return host.check_output(f"systemctl show --property=InvocationID --value {UNIT}")
+
+
+def watchdog(host):
+    """Its state after a look."""
+    host.run("systemctl start ollama-watchdog.service")
+    return json.loads(host.file("/var/lib/llmfleet/watchdog/ollama.json").content_string)
+
+
+def question(host, tokens):
+    """A command that asks for so many tokens."""
+    body = json.dumps({"model": "tiny", "prompt": "Why?", "options": {"num_predict": tokens}}).encode()
+    program = f"import urllib.request as r\nr.urlopen('http://127.0.0.1:11434/api/generate', {body!r}).read()\n"
+    host.check_output("printf '%%s' %s > /root/question.py", program)
+    return "python3 /root/question.py"
+
+
+@pytest.fixture
+def impatient(host):
+    """The watchdog's usual figures are minutes."""
+    file = "/etc/llmfleet/ollama.json"
+    config = json.loads(host.file(file).content_string)
+    config["watchdog"].update(probe_interval=5, probe_timeout=10, hung_after=10)
+    host.check_output(f"cp --archive {file} /root/ && printf '%%s' %s > {file}", json.dumps(config))
+    yield
+    host.check_output(f"cp --archive /root/ollama.json {file}")
+
+
+@pytest.fixture
+def fault(host):
+    yield lambda words: host.check_output(f"gpu-fault {words}")
+    host.check_output("gpu-fault none")
 
 
 def test_runs_the_pinned_release(host):
@@ -78,3 +110,50 @@ def test_restart_that_was_lost_is_known(host):
     host.check_output("cp -a /etc/llmfleet/ollama.env /root/; echo >> /etc/llmfleet/ollama.env")
     assert host.check_output(f"{PROGRAM} compare ollama") == "other"
     host.check_output("cp -a /root/ollama.env /etc/llmfleet/")
+
+
+def test_start_waits_for_the_memory_of_the_last_run(host, fault):
+    fault("memory-in-use 5")  # of another service's GPU
+    host.check_output(f"systemctl restart {UNIT}")
+    fault("memory-in-use 3")
+    before = host.check_output("date +%s")
+    host.check_output(f"systemctl restart --no-block {UNIT}")
+    log = f"journalctl --unit {UNIT} --output cat --since @{before}"
+    words = "GPU 3: 40934 MiB are in use by no process that can be seen"
+    until(lambda: words in host.check_output(log), "nothing was waited for")
+    assert host.check_output(f"systemctl show --property=ActiveState --value {UNIT}") == "activating"
+    fault("none")
+    until(lambda: host.service(UNIT).is_running, "the service did not start")
+
+
+def test_busy_service_is_left_alone(host, impatient):
+    before = run_of(host)
+    host.check_output(f"systemd-run --unit=question --collect {question(host, tokens=1_000_000)}")
+    until(lambda: watchdog(host)["verdict"] == "busy", watchdog(host))
+    # As long as it would take to restart what is hung, and one request at a time: a probe would not be answered.
+    until(lambda: time.time() - watchdog(host)["since"] > 30, watchdog(host))
+    assert watchdog(host)["verdict"] == "busy"
+    host.check_output("systemctl stop question")
+    assert run_of(host) == before
+
+
+def test_hung_service_is_restarted_and_the_reason_told(host, impatient):
+    host.check_output(f"systemd-run --unit=question --collect {question(host, tokens=1_000_000)}")
+    until(lambda: watchdog(host)["verdict"] == "busy", "it does not compute")
+    before = run_of(host)
+    # What computes stands still with a request in flight; the server in front of it goes on to answer.
+    host.check_output("pkill -STOP --full 'ollama runne[r]'")
+    until(lambda: watchdog(host)["restarts"], watchdog(host))
+    until(lambda: host.service(UNIT).is_running and run_of(host) != before, "it was not restarted")
+    told = host.check_output("journalctl --unit ollama-watchdog --output cat")
+    assert "ollama.service: restarted: no sign of life for " in told
+    assert "was silent for 10 s" in told
+    until(lambda: host.run(question(host, tokens=1)).rc == 0, "it does not answer")
+    assert len(watchdog(host)["restarts"]) == 1
+
+
+def test_stopped_service_is_left_alone(host):
+    host.check_output(f"systemctl stop {UNIT}")
+    until(lambda: watchdog(host)["verdict"] == "stopped", watchdog(host))
+    assert not host.service(UNIT).is_running
+    host.check_output(f"systemctl start {UNIT}")

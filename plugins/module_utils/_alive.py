@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import datetime
-import time
 import typing as t
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._http import HttpError, request_json, stream_lines
@@ -16,8 +14,6 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._probe import API
 # An address that needs no computing answers at once, unless what answers stands still.
 ASK_S = 10.0
 _BUSY = 503
-# Kept for ever is told as a time in another century.
-_EVER_S = 10 * 365 * 86400
 
 
 def complaint(question: Question) -> str | None:
@@ -57,22 +53,10 @@ def _ask_ollama(question: Question) -> None:
     if model.get("context_length"):
         # Another size than it is loaded with would load it anew.
         options["num_ctx"] = model["context_length"]
+    # Without keep_alive, which would hold for the questions of others too.
     body = {"model": model["name"], "prompt": question.prompt, "stream": False, "options": options}
-    _post(question, "/api/generate", {**body, **_time_left(model.get("expires_at", ""))})
+    _post(question, "/api/generate", body)
 
 
 def _post(question: Question, path: str, body: dict[str, t.Any]) -> None:
     request_json("POST", question.base + path, body=body, token=question.key, timeout=question.timeout)
-
-
-def _time_left(text: str) -> dict[str, str]:
-    """The rest of a model's time in memory, as an option: the question must not keep what is to leave."""
-    try:
-        # The fraction has nine digits, more than Python takes.
-        day, _letter, rest = text.partition("T")
-        zone = "+00:00" if rest.endswith("Z") else rest[-6:]
-        end = datetime.datetime.fromisoformat(f"{day}T{rest[:8]}{zone}").timestamp()
-    except ValueError:
-        return {}
-    left = end - time.time()
-    return {"keep_alive": f"{max(1, round(left))}s"} if left < _EVER_S else {}

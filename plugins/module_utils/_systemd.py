@@ -67,18 +67,29 @@ def read_unit(run: RunCommand, name: str, clock: t.Callable[[], float] = time.mo
 
 
 def cpu_seconds(unit: str, proc: Path = _PROC) -> float:
-    """Seconds that all processes of a service have computed so far."""
+    """Seconds that all processes of a service have computed, or have waited for a processor, so far.
+
+    The waiting counts, because a host that has too much to do lets a busy engine hardly compute.
+    """
     pids = (int(folder.name) for folder in proc.glob("[0-9]*"))
     return sum(_cpu_seconds(proc / str(pid)) for pid in pids if systemd_unit(pid) == unit)
 
 
 def _cpu_seconds(process: Path) -> float:
+    threads = [_words(thread / "schedstat") for thread in process.glob("task/[0-9]*")]
+    if any(threads):
+        return sum(int(ran) + int(waited) for ran, waited, *_rest in filter(None, threads)) / 1e9
+    # A kernel without these figures. The name in brackets may hold anything, brackets too.
+    fields = " ".join(_words(process / "stat")).rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def _words(file: Path) -> list[str]:
+    """Nothing when the process has just ended."""
     try:
-        # The name in brackets may hold anything, brackets too.
-        fields = (process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return file.read_text(encoding="utf-8", errors="replace").split()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return []
 
 
 def checksum(files: t.Iterable[Path]) -> str:

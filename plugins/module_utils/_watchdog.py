@@ -58,7 +58,7 @@ class Look:
     :ivar uptime: seconds since it was started, of which it may take `start_timeout` to become ready.
     :ivar counters: stand for all that the engine counts; None when it did not tell.
     :ivar requests: how many run or wait, None when it does not tell.
-    :ivar cpu: seconds that all its processes have computed; None where counters tell more.
+    :ivar cpu: seconds that its processes have computed or waited for a processor; None where counters tell more.
     """
 
     run: str

@@ -46,25 +46,13 @@ def test_ollama_without_a_model_in_memory_is_not_made_to_load_one(scripted):
     assert len(scripted.seen) == 1
 
 
-@pytest.mark.parametrize(
-    ("expires", "kept"),
-    [
-        ("2026-11-30T03:00:10.123456789Z", {"keep_alive": "10s"}),
-        ("2026-11-30T11:00:10.123456789+08:00", {"keep_alive": "10s"}),
-        ("2026-11-30T02:00:00Z", {"keep_alive": "1s"}),
-        ("2319-01-01T00:00:00Z", {}),
-        ("soon", {}),
-        ("", {}),
-    ],
-)
 @pytest.mark.parametrize("context", [None, 8192])
-def test_ollama_is_asked_as_it_is_loaded_and_keeps_its_time(scripted, monkeypatch, expires, kept, context):
-    monkeypatch.setattr(time, "time", lambda: 1796007600.0)  # 2026-11-30T03:00:00Z
-    loaded = {"name": "r1:latest", "expires_at": expires, **({"context_length": context} if context else {})}
+def test_ollama_is_asked_as_it_is_loaded(scripted, context):
+    loaded = {"name": "r1:latest", **({"context_length": context} if context else {})}
     scripted.routes = {RUNNING: {"models": [loaded, {"name": "other"}]}, GENERATE: {"done": True}}
     assert ask(scripted, "ollama") is None
     options = {"num_predict": 1, **({"num_ctx": context} if context else {})}
-    assert scripted.seen[-1][2] == {"model": "r1:latest", "prompt": "1", "stream": False, "options": options, **kept}
+    assert scripted.seen[-1][2] == {"model": "r1:latest", "prompt": "1", "stream": False, "options": options}
 
 
 def test_address_that_answers_or_does_not(scripted):

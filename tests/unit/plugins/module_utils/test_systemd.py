@@ -35,17 +35,22 @@ def test_unknown_unit_is_an_error(said, status):
         unit(said, status)
 
 
-def test_cpu_is_the_sum_of_the_units_processes(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("schedstat", "seconds"), [(True, 13 * 1.5), (False, 10.5 + 11.5)])
+def test_cpu_is_the_sum_of_the_units_processes(tmp_path, monkeypatch, schedstat, seconds):
+    """By thread, with the waiting for a processor; by process, where the kernel does not tell."""
     units = {10: "x.service", 11: "x.service", 12: "y.service", 13: "x.service"}
     monkeypatch.setattr(_systemd, "systemd_unit", units.get)
     monkeypatch.setattr("os.sysconf", lambda _name: 100)
     for pid in (10, 11, 12):
-        (tmp_path / str(pid)).mkdir()
         stat = f"{pid} (a) b (c) S 1 1 1 0 -1 0 0 0 0 0 {pid}00 50 0 0 20 0"
+        for thread in range(pid - 4):
+            (tmp_path / f"{pid}/task/{thread}").mkdir(parents=True)
+            if schedstat:
+                (tmp_path / f"{pid}/task/{thread}/schedstat").write_text("500000000 1000000000 7\n")
         (tmp_path / str(pid) / "stat").write_text(stat)
     (tmp_path / "13").mkdir()  # has just ended
     (tmp_path / "self").mkdir()
-    assert _systemd.cpu_seconds("x.service", tmp_path) == 10.5 + 11.5
+    assert _systemd.cpu_seconds("x.service", tmp_path) == seconds
 
 
 def test_checksum_tells_each_change(tmp_path):
