@@ -201,7 +201,10 @@ def _of_models(models: t.Iterable[Json]) -> t.Iterator[Json]:
 def _of_services(services: t.Iterable[Json]) -> t.Iterator[Json]:
     for service in services:
         text = f"Service {service['name']}: expected that {service['unit']} runs, found it {service['state']}."
-        yield _reason("service", service["name"], f"{text} Read `journalctl -u {service['unit']}`.")
+        advice = (
+            "Run site.yml." if service["state"] == _NO_UNIT["state"] else f"Read `journalctl -u {service['unit']}`."
+        )
+        yield _reason("service", service["name"], f"{text} {advice}")
 
 
 def _reason(code: str, subject: str, text: str) -> Json:

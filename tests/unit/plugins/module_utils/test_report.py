@@ -122,6 +122,7 @@ def test_a_service_without_a_unit(found):
     host = one(found)
     assert codes(host) == [("service", "deepseek-r1")]
     assert host["services"][0]["state"] == "not installed"
+    assert host["reasons"][0]["text"].endswith("found it not installed. Run site.yml.")
 
 
 def test_an_engine_that_nobody_has_asked_for(found):
