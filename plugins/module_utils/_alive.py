@@ -34,7 +34,9 @@ def complaint(question: Question) -> str | None:
 
 
 def silence(url: str) -> str | None:
-    """Why an address does not answer with success; None when it does."""
+    """Why an address does not answer with success; None when it does, or when there is none to ask."""
+    if not url:
+        return None
     try:
         for _line in stream_lines("GET", url, timeout=ASK_S):
             pass

@@ -4,7 +4,7 @@
 
 """What a service needs on its host, without Ansible: its key, its start, whether it is ready, and its watchdog.
 
-    python3 -I service.pyz start|compare|ready|watch NAME
+    python3 -I service.pyz start|drain|compare|ready|watch NAME
     python3 -I service.pyz key NAME file|yaml [--check]
 
 It reads /etc/llmfleet/NAME.json, which the role writes. An error is one line, and exit status 1.
@@ -45,6 +45,7 @@ _TAIL_LINES = 15
 # How long one command waits for a service that starts, which may take an hour: whoever asks sees that it goes on.
 _READY_S = 60.0
 _PROBE_S = 120.0
+_DRAIN_LOOK_S = 0.5
 _FIGURES = dataclasses.fields(_watchdog.Policy)
 
 
@@ -100,6 +101,20 @@ class Service:
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         _STARTED.mkdir(mode=0o755, exist_ok=True)
         write_text(self._started, self._checksum() + "\n")
+        return 0
+
+    def drain(self) -> int:
+        """Before it is told to stop: wait until its requests have ended, as far as it tells."""
+        self.require_config()
+        end = time.monotonic() + self.config["drain"]
+        while True:
+            metrics = self._metrics(self.config["watchdog"]["metrics_url"])
+            if metrics is None or not metrics.requests:
+                return 0
+            if time.monotonic() >= end:
+                break
+            time.sleep(_DRAIN_LOOK_S)
+        _say(f"{self.unit}: {metrics.requests} requests have not ended in {self.config['drain']} s. They are broken off.")
         return 0
 
     def compare(self) -> int:
@@ -235,6 +250,7 @@ def main(argv: list[str]) -> int:
     verbs: dict[str, t.Callable[..., int]] = {
         "key": Service.key,
         "start": Service.start,
+        "drain": Service.drain,
         "compare": Service.compare,
         "ready": Service.ready,
         "watch": Service.watch,
