@@ -15,8 +15,9 @@ import re
 import typing as t
 from collections.abc import Iterator, Mapping, Sequence
 
-from ansible_collections.llmfleet.serving.plugins.module_utils._arguments import Knowledge
+from ansible_collections.llmfleet.serving.plugins.module_utils._arguments import Knowledge, Release
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
+from ansible_collections.llmfleet.serving.plugins.module_utils._pairs import INSTEAD, MEETING_PORT, several, sizes
 from ansible_collections.llmfleet.serving.plugins.module_utils._stack import Stack
 from ansible_collections.llmfleet.serving.plugins.module_utils._stack_rules import FAIL, WARN, Finding
 
@@ -29,9 +30,6 @@ _TAKEN = {"gpu-ready": "the unit of the gate", "peers": "the unit that serves mo
 
 # Engines that spread one model over several hosts.
 SPREADING = ("sglang", "vllm")
-
-# The options whose product is the number of GPUs that an engine takes.
-_PARALLEL = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +49,15 @@ class Fleet:
 
 @dataclasses.dataclass(frozen=True)
 class _Service:
-    """:ivar args: by their names in the lists of options."""
+    """:ivar args: by their names in the lists of options.
+    :ivar release: None where the stack does not have the engine.
+    """
 
     engine: str
     name: str
     described: Mapping[str, t.Any]
     args: Mapping[str, t.Any]
+    release: Release | None = None
 
 
 # What is wrong with a service: (rule, severity, expected, found, advice).
@@ -78,20 +79,39 @@ def findings(stack: Stack, known: Knowledge, services: Sequence[Mapping[str, t.A
             advice=advice,
         )
         for service in services
-        for check in _CHECKS
-        for rule, severity, expected, found, advice in check(_read(stack, known, service), fleet)
+        for rule, severity, expected, found, advice in [
+            *(obstacle for check in _CHECKS for obstacle in check(_read(stack, known, service), fleet)),
+            *_meeting(service, [other for other in services if other is not service]),
+        ]
     ]
+
+
+def _meeting(service: Mapping[str, t.Any], others: Sequence[Mapping[str, t.Any]]) -> Iterator[_Obstacle]:
+    """Has the port where a service's hosts meet no other service?"""
+    if host_count(service) <= 1:
+        return
+    port = meeting_port(service)
+    for other in others:
+        if port == _number(other.get("port")) or (host_count(other) > 1 and port == meeting_port(other)):
+            expected, found = "a meeting_port of its own", f"{port}, which service {other.get('name')} has"
+            yield "port-taken", FAIL, expected, found, "Change one of them."
+
+
+def meeting_port(service: Mapping[str, t.Any]) -> int:
+    """The port of the head where the hosts of a service meet; 0 where it is none."""
+    return _number(service.get("meeting_port", MEETING_PORT))
 
 
 def _read(stack: Stack, known: Knowledge, service: Mapping[str, t.Any]) -> _Service:
     engine, given = str(service.get("engine")), service.get("args")
     args: dict[str, t.Any] = dict(given) if isinstance(given, Mapping) else {}
+    release = None
     if engine in stack.engines:
         # The same option has other names in other versions.
         release = known.release(engine, stack.engines[engine].version)
         found = {name: release.find(name) for name in args}
         args = {name: args[key] for key, option in found.items() if option for name in option.names}
-    return _Service(engine, str(service.get("name")), service, args)
+    return _Service(engine, str(service.get("name")), service, args, release)
 
 
 def _unit(service: _Service, _fleet: Fleet) -> Iterator[_Obstacle]:
@@ -105,10 +125,14 @@ def _unit(service: _Service, _fleet: Fleet) -> Iterator[_Obstacle]:
 
 
 def _port(service: _Service, fleet: Fleet) -> Iterator[_Obstacle]:
-    owner = fleet.ports.get(_number(service.described.get("port")))
-    if owner:
-        expected, found = "a port that nothing else has", f"{service.described['port']}, which {owner} has"
-        yield "port-taken", FAIL, expected, found, "Change one of them."
+    ports = [service.described.get("port")]
+    if host_count(service.described) > 1:
+        ports.append(service.described.get("meeting_port", MEETING_PORT))
+    for port in ports:
+        owner = fleet.ports.get(_number(port))
+        if owner:
+            expected, found = "a port that nothing else has", f"{port}, which {owner} has"
+            yield "port-taken", FAIL, expected, found, "Change one of them."
 
 
 def _number(value: object) -> int:
@@ -130,6 +154,8 @@ def _hosts(service: _Service, fleet: Fleet) -> Iterator[_Obstacle]:
     if count > 1 and service.engine not in SPREADING:
         expected, found = f"one host, or the engine {' or '.join(SPREADING)}", f"{count} hosts for {service.engine}"
         yield "hosts", FAIL, expected, found, f"{service.engine} does not spread a model over hosts."
+    elif count > 1 and service.release and not several(service.release):
+        yield "hosts", FAIL, "one host", f"{count} hosts for {service.release}", INSTEAD
 
 
 def _named(names: Sequence[object], fleet: Fleet) -> Iterator[_Obstacle]:
@@ -176,7 +202,7 @@ def _parallel(service: _Service, fleet: Fleet) -> Iterator[_Obstacle]:
     hosts = host_count(service.described)
     if service.engine not in SPREADING or not local or not hosts:
         return
-    parts = {name: _number(service.args.get(name, 1)) for name in _PARALLEL}
+    parts = {name: _number(service.args.get(name, size)) for name, size in sizes(service.engine, local, hosts).items()}
     if service.engine == "sglang" and service.args.get("enable-dp-attention"):
         # Its replicas share the GPUs of the tensor parallel group.
         del parts["data-parallel-size"]

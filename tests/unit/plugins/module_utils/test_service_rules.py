@@ -59,20 +59,20 @@ CASES = [
     # Hosts.
     *[({"hosts": hosts}, [("hosts", "fail", HOW_MANY, repr(hosts))]) for hosts in (0, -2, "two", None, True, {})],
     (
-        {"hosts": 3, "args": {"tensor_parallel_size": 24}},
+        {"hosts": 3, "args": {"tensor_parallel_size": 24, "pp": 1}},
         [("hosts", "fail", "a multiple of 3 hosts in the fleet", "4")],
     ),
     ({"hosts": 2, "args": {"tensor_parallel_size": 8, "pipeline_parallel_size": 2}}, []),
-    ({"hosts": 4, "args": {"tensor_parallel_size": 32}}, []),
-    ({"hosts": ["four", "two"], "args": {"tp": 16}}, []),
+    ({"hosts": 4, "args": {"tensor_parallel_size": 32, "pp": 1}}, []),
+    ({"hosts": ["four", "two"], "args": {"tp": 16, "pp": 1}}, []),
     ({"hosts": ["two"]}, []),
     (
-        {"hosts": ["two", "five"], "args": {"tp": 16}},
+        {"hosts": ["two", "five"], "args": {"tp": 16, "pp": 1}},
         [("hosts", "fail", "names of hosts of the fleet", "five")],
     ),
-    ({"hosts": ["two", "two"], "args": {"tp": 16}}, [("hosts", "fail", "each host once", "two, two")]),
+    ({"hosts": ["two", "two"], "args": {"tp": 16, "pp": 1}}, [("hosts", "fail", "each host once", "two, two")]),
     (
-        {"hosts": ["one", "three"], "args": {"tp": 16}},
+        {"hosts": ["one", "three"], "args": {"tp": 16, "pp": 1}},
         [("hosts", "fail", "two among the service's hosts", "one, three")],
     ),
     *[
@@ -100,7 +100,11 @@ CASES = [
         [("parallel", "fail", "2, the number of its GPUs", "tensor_parallel_size 4")],
     ),
     ({"args": {"tp": 4}}, [("parallel", "warn", "8, the number of its GPUs", "tensor_parallel_size 4")]),
-    ({"args": None}, [("parallel", "warn", "8, the number of its GPUs", "1")]),
+    ({"args": None}, []),
+    ({"args": {"tp": 1}}, [("parallel", "warn", "8, the number of its GPUs", "1")]),
+    ({"hosts": 2, "args": {}}, []),
+    ({"hosts": 2, "args": {"tp": 8}}, []),
+    ({"hosts": 2, "engine": "sglang", "args": {}}, []),
     ({"gpus": [3], "args": {}}, []),
     ({"gpus": "some"}, []),
     ({"args": {"tp": 2, "data_parallel_size": 4}}, []),
@@ -121,11 +125,11 @@ CASES = [
         ],
     ),
     (
-        {"hosts": 2, "args": {"tp": 15}},
+        {"hosts": 2, "args": {"tp": 15, "pp": 1}},
         [("parallel", "fail", "8 GPUs x 2 hosts = 16", "tensor_parallel_size 15")],
     ),
     (
-        {"hosts": 2, "args": {"tp": 8}},
+        {"hosts": 2, "args": {"tp": 8, "pp": 1}},
         [("parallel", "warn", "8 GPUs x 2 hosts = 16", "tensor_parallel_size 8")],
     ),
     ({"engine": "ollama", "args": {"num_ctx": 1}}, []),
@@ -156,6 +160,32 @@ def test_gpus_that_do_not_matter_are_not_counted():
 
 def test_an_engine_that_the_stack_lacks_is_left_to_the_rules_for_stacks():
     assert judge(engine="vlm", args={"tp": 64}) == []
+
+
+def test_a_release_that_knows_one_host_only():
+    stack = Stack("550.163.01", "12.4", {"vllm": Engine("0.8.5.post1", {})}, {})
+    found = _service_rules.findings(stack, KNOWN, [{**CHAT, "hosts": 2}], FLEET)
+    assert [(one["id"], one["found"]) for one in found] == [("service-hosts", "2 hosts for vllm 0.8.5.post1")]
+    assert "from 0.11.1 on" in found[0]["advice"]
+
+
+def test_hosts_meet_at_a_port_of_their_own():
+    shared = {**CHAT, "hosts": 2}
+    others = [
+        {**shared, "name": "same"},
+        {**shared, "name": "free", "meeting_port": 29502},
+        {**CHAT, "name": "plain", "port": "29501"},
+        {**CHAT, "name": "alone", "port": 8001},
+        {**shared, "name": "peers-port", "port": 8002, "meeting_port": 8017},
+    ]
+    found = _service_rules.findings(STACK, KNOWN, [shared, *others], FLEET)
+    assert [(one["id"], one["object"], one["found"]) for one in found] == [
+        ("service-port-taken", "service chat", "29501, which service same has"),
+        ("service-port-taken", "service chat", "29501, which service plain has"),
+        ("service-port-taken", "service same", "29501, which service chat has"),
+        ("service-port-taken", "service same", "29501, which service plain has"),
+        ("service-port-taken", "service peers-port", "8017, which llmfleet-peers.service has"),
+    ]
 
 
 def test_everything_comes_at_once():
