@@ -114,7 +114,9 @@ class Service:
             if time.monotonic() >= end:
                 break
             time.sleep(_DRAIN_LOOK_S)
-        _say(f"{self.unit}: {metrics.requests} requests have not ended in {self.config['drain']} s. They are broken off.")
+        _say(
+            f"{self.unit}: {metrics.requests} requests have not ended in {self.config['drain']} s. They are broken off."
+        )
         return 0
 
     def compare(self) -> int:
