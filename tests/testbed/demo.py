@@ -5,7 +5,7 @@
 """``python -m testbed.demo``: two simulated 8x H800 hosts go from bare to a chat answer, through the real site.yml.
 
 Check mode is asked before and after, and the job is run twice: what check mode predicts and what the second run finds
-are part of what the demo shows, and of its exit status.
+are part of what the demo shows, and of its exit status. So is what tests/demo finds on the hosts afterwards.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def main() -> int:
         hosts.up_hub()
         hosts.up(_NODES)
         results = _job()
+        _look()
     except BedError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -78,6 +79,17 @@ def _playbook(title: str, *options: str) -> dict[str, int]:
     if outcome.status != 0 or not outcome.changed:
         raise BedError(f"ansible-playbook ended with status {outcome.status}.")
     return outcome.changed[-1]
+
+
+def _look() -> None:
+    """Look at the finished hosts from outside of Ansible.
+
+    :raises BedError: if one is not as it should be.
+    """
+    print("\n=== The hosts as they are now\n", flush=True)
+    connections = ",".join(f"docker://{host}" for host in _NODES)
+    if run([sys.executable, "-m", "pytest", f"--hosts={connections}", str(_ROOT / "tests" / "demo")]).status != 0:
+        raise BedError("The hosts are not as the job should have left them.")
 
 
 def _show(results: dict[str, dict]) -> None:
