@@ -3,6 +3,7 @@
 import json
 
 UNIT = "llmfleet-deepseek-r1.service"
+OLLAMA = "/opt/llmfleet/ollama/0.5.11/bin/ollama"
 MODEL = "/data/models/deepseek-r1-q4.gguf"
 
 
@@ -20,7 +21,9 @@ def test_service_serves_the_model_of_the_store(host):
 
 def test_service_answers_after_a_restart(host):
     host.check_output(f"systemctl restart {UNIT}")
-    answer = host.check_output("/opt/llmfleet/ollama/0.5.11/bin/ollama run deepseek-r1 'Why is the sky blue?'")
+    # It has started before it listens.
+    host.check_output(f"timeout 120 sh -c 'until {OLLAMA} list; do sleep 0.2; done'")
+    answer = host.check_output(f"{OLLAMA} run deepseek-r1 'Why is the sky blue?'")
     assert len(answer.split()) > 8
 
 
