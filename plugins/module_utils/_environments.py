@@ -6,11 +6,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
@@ -24,7 +23,6 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._files import (
 
 # A copy of the lock file, in the environment that was made from it.
 _RECORD = "llmfleet-lock.txt"
-_UNITS = Path("/etc/systemd/system")
 # Compiling what an engine brings takes a while on a host that has other work, and a wheel of a gigabyte on a slow line.
 _SETTINGS = {"UV_HTTP_TIMEOUT": "600", "UV_COMPILE_BYTECODE_TIMEOUT": "600", "UV_NO_PROGRESS": "1"}
 
@@ -93,31 +91,6 @@ def remove(path: Path) -> None:
         _remove(stage)
         path.rename(stage)
         _remove(stage)
-
-
-def unused(directory: Path, keep: int, units: Path = _UNITS, processes: Path = Path("/proc")) -> list[Path]:
-    """The environments below a directory that can go: no unit names them, nothing runs from them, and `keep` are newer.
-
-    :param keep: how many of those that nothing uses stay; the newest do.
-    """
-    if not directory.is_dir():
-        return []
-    made = [path for path in directory.iterdir() if not path.name.startswith(".") and (path / _RECORD).is_file()]
-    texts = [
-        *_texts(units.glob("**/*.service")),
-        *_texts(units.glob("**/*.conf")),
-        *_texts(processes.glob("[0-9]*/cmdline")),
-    ]
-    idle = [path for path in made if not any(f"{path}/" in text for text in texts)]
-    idle.sort(key=lambda path: (path / _RECORD).stat().st_mtime_ns, reverse=True)
-    return sorted(idle[keep:])
-
-
-def _texts(paths: Iterable[Path]) -> Iterator[str]:
-    for path in paths:
-        # Processes end while they are looked at.
-        with contextlib.suppress(OSError):
-            yield path.read_text(errors="replace")
 
 
 def _remove(*paths: Path) -> None:

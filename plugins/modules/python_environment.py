@@ -55,7 +55,7 @@ options:
     type: path
     default: /usr/local/bin/uv
 seealso:
-  - module: llmfleet.serving.python_environment_prune
+  - module: llmfleet.serving.release_prune
 """
 
 EXAMPLES = r"""

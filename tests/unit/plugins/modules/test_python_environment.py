@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.llmfleet.serving.plugins.modules import python_environment, python_environment_prune
+from ansible_collections.llmfleet.serving.plugins.modules import python_environment
 
 ROOT = Path(__file__).parents[4]
 UV = os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".cache/uv/bin/uv")
@@ -156,43 +156,3 @@ def test_is_taken_away(tmp_path, make):
     assert make(state="absent")["changed"]
     assert names(tmp_path) == []
     assert not make(state="absent")["changed"]
-
-
-@pytest.fixture
-def environments(tmp_path, monkeypatch):
-    """Four of them, the later the newer; a unit names the first, a process runs from the second."""
-    units, processes, folder = tmp_path / "units", tmp_path / "proc", tmp_path / "engine"
-    for number, name in enumerate(["0.1-aa", "0.2-bb", "0.3-cc", "0.4-dd"]):
-        (folder / name).mkdir(parents=True)
-        record = folder / name / "llmfleet-lock.txt"
-        record.write_text("")
-        os.utime(record, (number, number))
-    (folder / "mine").mkdir()
-    (folder / "0.1-aa.txt").write_text("")
-    (units / "chat.service.d").mkdir(parents=True)
-    (units / "chat.service.d" / "more.conf").write_text(f"[Service]\nExecStart={folder}/0.1-aa/bin/vllm serve\n")
-    (processes / "17").mkdir(parents=True)
-    (processes / "17" / "cmdline").write_bytes(f"{folder}/0.2-bb/bin/python\0-m\0x".encode())
-    unused = python_environment_prune._environments.unused
-    monkeypatch.setattr(
-        python_environment_prune._environments, "unused", lambda *args: unused(*args, units=units, processes=processes)
-    )
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("keep", "gone"), [(2, []), (1, ["0.3-cc"]), (0, ["0.3-cc", "0.4-dd"])], ids=["two", "one", "none"]
-)
-def test_what_nothing_uses_is_removed(environments, run_module, keep, gone):
-    before = {path.name for path in environments.iterdir()}
-    params = {"directory": str(environments), "keep": keep}
-    predicted = run_module(python_environment_prune, check=True, **params)
-    assert {path.name for path in environments.iterdir()} == before
-    done = run_module(python_environment_prune, **params)
-    assert predicted == done == {"changed": bool(gone), "removed": [str(environments / name) for name in gone]}
-    assert {path.name for path in environments.iterdir()} == before - set(gone)
-    assert not run_module(python_environment_prune, **params)["changed"]
-
-
-def test_a_directory_that_is_not_there_has_none(tmp_path, run_module):
-    assert not run_module(python_environment_prune, directory=str(tmp_path / "nowhere"))["changed"]
