@@ -52,6 +52,10 @@ class Node:
         return self.addresses[self.host]
 
     @property
+    def head(self) -> str:
+        return next(iter(self.addresses))
+
+    @property
     def peers(self) -> list[str]:
         return [host for host in self.addresses if host != self.host]
 
@@ -181,12 +185,11 @@ def _ask(node: Node, address: str) -> Mapping[str, str]:
 
 
 def _differences(node: Node, answers: Mapping[str, Mapping[str, str]]) -> Iterator[_Obstacle]:
-    head = next(iter(node.addresses))
-    for name, wanted in answers.get(head, {}).items():
+    for name, wanted in answers.get(node.head, {}).items():
         found = node.alike.get(name, "none")
         if found != wanted:
             advice = "All hosts of a service run the same."
-            yield "alike", f"host {node.host}", f"{name} {wanted}, as on {head}", found, advice
+            yield "alike", f"host {node.host}", f"{name} {wanted}, as on {node.head}", found, advice
 
 
 def _line(node: Node) -> bytes:
