@@ -92,7 +92,6 @@ _value:
       sample: {NCCL_SOCKET_IFNAME: "=eth1", GLOO_SOCKET_IFNAME: eth1, SGLANG_HOST_IP: 10.0.0.2}
 """
 
-import dataclasses
 import typing as t
 from collections.abc import Callable, Mapping, Sequence
 
@@ -116,12 +115,13 @@ def service_part(
     args = service.get("args") or {}
     try:
         hosts = _service_rules.hosts_of(service, around)
+        # Not asdict(): that copies the containers, and those of templates are not to be made anew.
         if len(hosts) == 1:
-            return dataclasses.asdict(_pairs.alone(host, args))
+            return dict(vars(_pairs.alone(host, args)))
         release = _options.shared().release(service["engine"], version)
         link = _pairs.Link(_pairs.addresses_of(hosts, addresses or {}), interface, _service_rules.meeting_port(service))
         count = _service_rules.gpu_count(service, around) or gpus
-        return dataclasses.asdict(_pairs.part(release, link, host, count, args))
+        return dict(vars(_pairs.part(release, link, host, count, args)))
     except LlmError as exc:
         raise AnsibleFilterError(str(exc)) from exc
 
