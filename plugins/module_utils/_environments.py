@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._files import (
     require_space,
     sync_directory,
 )
+from ansible_collections.llmfleet.serving.plugins.module_utils._gpu_facts import RunCommand
 
 # A copy of the lock file, in the environment that was made from it.
 _RECORD = "llmfleet-lock.txt"
@@ -49,7 +49,13 @@ def is_made(path: Path, requirements: Path) -> bool:
 
 
 def make(
-    path: Path, requirements: Path, python: str, uv: str, need: int, settings: Mapping[str, str] | None = None
+    run: RunCommand,
+    path: Path,
+    requirements: Path,
+    python: str,
+    uv: str,
+    need: int,
+    settings: Mapping[str, str] | None = None,
 ) -> None:
     """Make an environment in a scratch directory beside it, and give it its name when it is whole.
 
@@ -69,13 +75,12 @@ def make(
             _remove(stage, cache)
             require_space(path.parent, need, f"the environment {path}")
             # On the file system of the environment, packages are linked out of the cache and not copied.
-            environment = {**os.environ, **_SETTINGS, **(settings or {}), "UV_CACHE_DIR": str(cache)}
+            environment = {**_SETTINGS, **(settings or {}), "UV_CACHE_DIR": str(cache)}
             try:
-                _run(
-                    uv, ["venv", "--no-python-downloads", "--relocatable", "--python", python, str(stage)], environment
-                )
+                words = ["venv", "--no-python-downloads", "--relocatable", "--python", python, str(stage)]
+                _uv(run, uv, words, environment)
                 words = ["pip", "sync", "--python", str(stage / "bin" / "python"), "--require-hashes", "--no-build"]
-                _run(uv, [*words, "--compile-bytecode", str(requirements)], environment)
+                _uv(run, uv, [*words, "--compile-bytecode", str(requirements)], environment)
                 shutil.copyfile(requirements, stage / _RECORD)
                 os.sync()
                 stage.rename(path)
@@ -99,15 +104,12 @@ def _remove(*paths: Path) -> None:
             shutil.rmtree(path)
 
 
-def _run(uv: str, words: list[str], environment: Mapping[str, str]) -> None:
-    try:
-        done = subprocess.run([uv, *words], env=environment, capture_output=True, text=True, check=False)
-    except FileNotFoundError as exc:
-        raise LlmError(
-            f"uv: expected {uv} on the host, found nothing. Run the role llmfleet.serving.uv first."
-        ) from exc
-    if done.returncode:
-        raise LlmError(f"uv {words[0]} {words[1] if words[0] == 'pip' else ''} failed: {_tail(done.stderr)}")
+def _uv(run: RunCommand, uv: str, words: list[str], environment: Mapping[str, str]) -> None:
+    if not os.access(uv, os.X_OK):
+        raise LlmError(f"uv: expected {uv} on the host, found nothing. Run the role llmfleet.serving.uv first.")
+    status, _said, complaint = run([uv, *words], environ_update=environment)
+    if status:
+        raise LlmError(f"uv {words[0]} {words[1] if words[0] == 'pip' else ''} failed: {_tail(complaint)}")
 
 
 def _tail(text: str) -> str:

@@ -95,7 +95,8 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
         if changed and not module.check_mode:
             python, uv, need = (module.params[key] for key in ("python", "uv", "free"))
             index = module.params["index_url"]
-            _environments.make(path, requirements, python, uv, need << 30, {"UV_DEFAULT_INDEX": index} if index else {})
+            settings = {"UV_DEFAULT_INDEX": index} if index else {}
+            _environments.make(module.run_command, path, requirements, python, uv, need << 30, settings)
     return {"changed": changed, "path": str(path)}
 
 

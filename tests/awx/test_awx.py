@@ -119,8 +119,8 @@ def story(tmp_path_factory):
 
         # Somebody comes to use what is there.
         kinds = awx.store.objects
-        ours = next(number for number, thing in kinds["organizations"].items() if thing["name"] == "LLM fleet")
-        token = next(number for number, thing in kinds["credential_types"].items() if "token" in thing["name"])
+        (ours,) = (number for number, thing in kinds["organizations"].items() if thing["name"] == "LLM fleet")
+        (token,) = (number for number, thing in kinds["credential_types"].items() if "token" in thing["name"])
         credential = ask(awx, "POST", "credentials", name="hub", credential_type=token, inputs={"token": "s3cret"})[
             "id"
         ]

@@ -139,7 +139,7 @@ def job_template(thing: Object, store: Store) -> Errors:
         return {"inventory": ["You must either set a default value or ask to prompt on launch."]}
     if not thing["playbook"]:
         return {"playbook": ["Must select playbook for project."]}
-    _, source = store.find("projects", thing["project"])
+    source = store.find("projects", thing["project"])[1]
     if not source["allow_override"]:
         if thing["playbook"] not in store.playbooks:
             return {"playbook": ["Playbook not found for project."]}

@@ -87,7 +87,7 @@ class Awx:
 
     def _named(self, method: str, kind: str, named: str, body: t.Any) -> Answer:
         """An object by its name and its organization's."""
-        name, _, organization = named.partition("++")
+        name, _plus, organization = named.partition("++")
         for thing in self.store.search(kind, [("name", name), ("organization__name", organization)]):
             return self._one(method, kind, thing["id"], body)
         raise RefusedError(404, {"detail": "Not found."})
@@ -199,7 +199,7 @@ class Awx:
         for name, field in entry["fields"].items():
             shown[name] = thing[name]
             if field["type"] == "id" and thing[name] is not None:
-                target, _ = self.store.find(field["to"], thing[name])
+                target = self.store.find(field["to"], thing[name])[0]
                 related[name] = f"{API}{target}/{thing[name]}/"
             if field.get("secret"):
                 shown[name] = dict.fromkeys(thing[name], "$encrypted$")

@@ -115,7 +115,7 @@ class Store:
         return found
 
     def _is(self, kind: str, thing: Object, path: str, value: str) -> bool:
-        name, _, rest = path.partition("__")
+        name, _dashes, rest = path.partition("__")
         if path == "type":
             return RESOURCES[kind]["type"] == value
         field = {"type": "integer"} if name == "id" else RESOURCES[kind]["fields"].get(name)

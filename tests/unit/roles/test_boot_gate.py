@@ -20,7 +20,7 @@ RECORDING = ROOT / "tests/fixtures/recordings/h100-x1-driver580"
 
 
 def test_boot_asks_with_the_options_of_the_task():
-    block = yaml.safe_load((ROLE / "tasks/main.yml").read_text())[0]["block"]
+    block = yaml.safe_load((ROLE / "tasks/judge.yml").read_text())[0]["block"]
     options = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__gpu_gate_boot"]["options"]
     task = {name: value.replace("omit", "none") for name, value in block[0]["llmfleet.serving.gpu_gate"].items()}
     assert options == task

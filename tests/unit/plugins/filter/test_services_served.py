@@ -7,15 +7,15 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.llmfleet.serving.plugins.filter.services_served import FilterModule
 
-SERVICES = [
+SERVICES = (
     {"name": "alone", "engine": "ollama"},
     {"name": "shared", "engine": "sglang", "hosts": 2},
     {"name": "named", "engine": "vllm", "hosts": ["b", "a"]},
-]
+)
 
 
 def served(host, services=SERVICES):
-    return [one["name"] for one in FilterModule().filters()["services_served"](services, ["a", "b"], host)]
+    return [one["name"] for one in FilterModule().filters()["services_served"](list(services), ["a", "b"], host)]
 
 
 def test_only_the_head_answers_for_what_several_share():

@@ -12,7 +12,14 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._errors import Ll
 from ansible_collections.llmfleet.serving.plugins.module_utils._watchdog import Look, Policy, State, judge
 
 POLICY = Policy(probe_interval=300, hung_after=120, probes=2, restarts_max=3, computing_max=1000)
-FINE, SILENT = (lambda: None), (lambda: "it was silent for 60 s")
+
+
+def fine():
+    return None
+
+
+def silent():
+    return "it was silent for 60 s"
 
 
 def never():
@@ -74,7 +81,7 @@ def test_idle_engine_is_probed_now_and_then():
 
 
 def test_hung_engine_is_suspected_then_restarted():
-    state, verdicts = looks((counting(0), FINE), *[(STUCK, SILENT)] * 6)
+    state, verdicts = looks((counting(0), fine), *[(STUCK, silent)] * 6)
     assert verdicts[1:] == ["busy", "suspect", "suspect", "suspect", "suspect", "restarted"]
     assert state.restarts == (1180,)
     assert state.reason == "no sign of life for 150 s, and the last of 5 probes failed: it was silent for 60 s"
@@ -82,19 +89,19 @@ def test_hung_engine_is_suspected_then_restarted():
 
 def test_one_failed_probe_is_not_enough():
     slow = dataclasses.replace(POLICY, probes=3)
-    _state, verdicts = looks((counting(0), FINE), *[(STUCK, SILENT)] * 4, policy=slow, every=121)
+    _state, verdicts = looks((counting(0), fine), *[(STUCK, silent)] * 4, policy=slow, every=121)
     assert verdicts[1:] == ["busy", "suspect", "suspect", "restarted"]
 
 
 def test_probe_that_is_answered_ends_a_suspicion():
-    state, verdicts = looks((IDLE, FINE), *[(STUCK, SILENT)] * 3, (STUCK, FINE), (STUCK, SILENT))
+    state, verdicts = looks((IDLE, fine), *[(STUCK, silent)] * 3, (STUCK, fine), (STUCK, silent))
     assert verdicts[1:] == ["suspect"] * 3 + ["idle", "suspect"]
     assert state.failed == 1
 
 
 def test_metrics_that_are_silent_too_lead_to_a_probe():
     deaf = Look("a", counters=None, ready=False)
-    _state, verdicts = looks((IDLE, FINE), *[(deaf, SILENT)] * 5)
+    _state, verdicts = looks((IDLE, fine), *[(deaf, silent)] * 5)
     assert verdicts[1:] == ["suspect"] * 4 + ["restarted"]
 
 
@@ -108,14 +115,14 @@ def test_computing_is_a_sign_of_life_where_nothing_is_counted():
 
 
 def test_front_that_ticks_is_no_sign_of_life():
-    steps = [(computing(number * 0.1), SILENT) for number in range(20)]
+    steps = [(computing(number * 0.1), silent) for number in range(20)]
     _state, verdicts = looks(*steps)
     assert verdicts[10:14] == ["suspect"] * 4
     assert "restarted" in verdicts
 
 
 def test_computing_alone_does_not_count_for_ever():
-    _state, verdicts = looks(*((computing(number * 30.0), SILENT) for number in range(45)))
+    _state, verdicts = looks(*((computing(number * 30.0), silent) for number in range(45)))
     assert "suspect" in verdicts
     assert "restarted" in verdicts
 
@@ -125,7 +132,7 @@ def hung_for(hours, policy=POLICY):
     state, now, run = State(), 1000.0, 0
     restarts = []
     while now < 1000 + hours * 3600:
-        state = judge(state, Look(f"run {run}", counters="1", requests=1), policy, now, SILENT)
+        state = judge(state, Look(f"run {run}", counters="1", requests=1), policy, now, silent)
         if state.verdict == "restarted":
             restarts.append(now)
             run += 1
@@ -150,7 +157,7 @@ def test_after_an_hour_it_is_tried_again():
 
 
 def test_new_run_starts_without_suspicion():
-    state, _verdicts = looks((IDLE, FINE), *[(STUCK, SILENT)] * 3)
+    state, _verdicts = looks((IDLE, fine), *[(STUCK, silent)] * 3)
     state, verdicts = looks((Look("b", counters="1"), never), state=state, start=1200)
     assert (verdicts, state.failed) == (["idle"], 0)
 
@@ -162,7 +169,7 @@ def test_figure_that_makes_no_sense_is_refused(name):
 
 
 def test_state_survives_its_file_and_a_broken_one():
-    state, _verdicts = looks((IDLE, FINE), *[(STUCK, SILENT)] * 3)
+    state, _verdicts = looks((IDLE, fine), *[(STUCK, silent)] * 3)
     assert State.load({"service": "x", **dataclasses.asdict(state)}) == state
     assert State.load({"restarts": ["soon"]}) == State()
     assert State.load({"restarts": 5}) == State()
@@ -193,7 +200,7 @@ def test_whatever_happens(steps):
     state, now = State(), 10_000.0
     for look, answers, pause in steps:
         now += pause
-        before, state = state, judge(state, look, POLICY, now, FINE if answers else SILENT)
+        before, state = state, judge(state, look, POLICY, now, fine if answers else silent)
         assert len(state.restarts) <= POLICY.restarts_max
         if state.verdict == "restarted":
             assert look.run
