@@ -31,10 +31,11 @@ def watchdog(host):
     return json.loads(host.file("/var/lib/llmfleet/watchdog/ollama.json").content_string)
 
 
-def question(host, tokens):
-    """A command that asks for so many tokens."""
+def question(host, tokens, again=False):
+    """A command that asks for so many tokens, and once more whenever the answer has come."""
     body = json.dumps({"model": "tiny", "prompt": "Why?", "options": {"num_predict": tokens}}).encode()
-    program = f"import urllib.request as r\nr.urlopen('http://127.0.0.1:11434/api/generate', {body!r}).read()\n"
+    ask = f"urllib.request.urlopen('http://127.0.0.1:11434/api/generate', {body!r}).read()"
+    program = f"import urllib.request\n{ask}\nwhile {again}:\n    {ask}\n"
     host.check_output("printf '%%s' %s > /root/question.py", program)
     return "python3 /root/question.py"
 
@@ -134,7 +135,7 @@ def test_start_waits_for_the_memory_of_the_last_run(host, fault):
 
 def test_busy_service_is_left_alone(host, impatient):
     before = run_of(host)
-    host.check_output(f"systemd-run --unit=question --collect {question(host, tokens=1_000_000)}")
+    host.check_output(f"systemd-run --unit=question --collect {question(host, tokens=20_000, again=True)}")
     until(lambda: watchdog(host)["verdict"] == "busy", "it does not compute")
     # With one request at a time every probe would wait behind this one, and twice as long as a hung engine has.
     end = time.monotonic() + 40
@@ -148,7 +149,7 @@ def test_busy_service_is_left_alone(host, impatient):
 
 
 def test_hung_service_is_restarted_and_the_reason_told(host, impatient):
-    host.check_output(f"systemd-run --unit=question --collect {question(host, tokens=1_000_000)}")
+    host.check_output(f"systemd-run --unit=question --collect {question(host, tokens=20_000, again=True)}")
     until(lambda: watchdog(host)["verdict"] == "busy", "it does not compute")
     before = run_of(host)
     # What computes stands still with a request in flight; the server in front of it goes on to answer.
