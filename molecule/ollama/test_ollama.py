@@ -138,14 +138,15 @@ def test_busy_service_is_left_alone(host, impatient):
     host.check_output(f"systemd-run --unit=question --collect {question(host, tokens=20_000, again=True)}")
     until(lambda: watchdog(host)["verdict"] == "busy", "it does not compute")
     # With one request at a time every probe would wait behind this one, and twice as long as a hung engine has.
-    end = time.monotonic() + 40
-    while time.monotonic() < end:
+    looks = []
+    for _look in range(8):
         time.sleep(5)
-        state = watchdog(host)
-        assert state["verdict"] in ("busy", "suspect"), state
+        looks.append(watchdog(host))
     host.check_output("systemctl stop question")
     assert run_of(host) == before
-    assert not state["restarts"]
+    assert not looks[-1]["restarts"]
+    # One that comes right behind the timer's own may see too little.
+    assert [look["verdict"] for look in looks].count("busy") >= 5, looks
 
 
 def test_hung_service_is_restarted_and_the_reason_told(host, impatient):
