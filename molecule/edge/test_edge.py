@@ -14,6 +14,7 @@ import pytest
 
 HOST = "molecule-edge"
 ALICE, BOB = "canary-of-alice-0123456789abcdef", "canary-of-bob-0123456789abcdef"
+CAROL = "canary-of-carol-0123456789abcdef"
 CHAT = "/v1/chat/completions"
 QUESTION = {"model": "deepseek-r1", "stream": True, "max_tokens": 24}
 QUESTION["messages"] = [{"role": "user", "content": "Why is the sky blue?"}]
@@ -171,6 +172,21 @@ def test_openai_routes_are_open_on_both_services(ask):
 )
 def test_every_other_route_is_closed_to_a_right_key(ask, method, path):
     assert ask(method, path)["status"] == 404
+
+
+@pytest.mark.parametrize("path", ["/metrics/edge", "/metrics/node"])
+def test_metrics_are_closed_to_those_who_ask_questions(ask, path):
+    assert ask("GET", path)["status"] == 404
+
+
+def test_metrics_are_all_that_is_open_to_those_who_read_them(ask):
+    answer = ask("GET", "/metrics/edge?scope=backend", CAROL)
+    assert answer["status"] == 200
+    assert 'haproxy_backend_http_responses_total{proxy="deepseek-r1",code="2xx"}' in "".join(answer["parts"])
+    # Of the exporter itself, asked for /metrics without anybody's key.
+    assert ask("GET", "/metrics/node", CAROL)["parts"] == ["404 page not found"]
+    for method, path in (("GET", "/metrics"), ("GET", "/v1/models"), ("POST", CHAT), ("POST", "/metrics/edge")):
+        assert "no such route" in ask(method, path, CAROL)["parts"][0]
 
 
 def test_ollamas_own_routes_are_open_where_that_was_asked_for(ask):

@@ -22,6 +22,11 @@ REFUSED = {
     "client Alice: expected a name of": {"edge_clients": [{**CLIENT, "name": "Alice"}]},
     "expected the SHA-256 digest of the key": {"edge_clients": [{**CLIENT, "key_sha256": "s3cret"}]},
     "client bob: expected a key of its own, found that of alice": {"edge_clients": [CLIENT, {**CLIENT, "name": "bob"}]},
+    "client alice: expected all of its keys to be for metrics or none": {
+        "edge_clients": [CLIENT, {"name": "alice", "key_sha256": "1" * 64, "metrics": True}]
+    },
+    "exporter edge: expected a name of its own": {"edge_exporters": [{"name": "edge", "port": 9100}]},
+    "exporter node: expected a name of its own": {"edge_exporters": [{"name": "node", "port": 9100}] * 2},
     "service a:b: expected a name of": {"edge_services": [{**SERVICE, "name": "a:b"}]},
     "found r1 on port 443 too": {"edge_services": [SERVICE, {**SERVICE, "name": "v3"}]},
     "found r1 on port 8443 too": {"edge_services": [{**SERVICE, "port": 8443}] * 2},
