@@ -24,7 +24,7 @@ BY_NAME = {"cuda_toolkit", "dkms", "dkms_refuses", "gpu", "llama_cpp_source", "s
 WITHOUT_BED = (
     *(f"sanity({core})" for core in ("newest", "oldest")),
     *(f"units({on})" for on in ("newest", "host", "oldest")),
-    *("lint", "types", "docs", "build"),
+    *("lint", "types", "docs", "site", "build"),
 )
 # They take several times as long as another, so they begin first: none is to run alone at the end.
 LONG = {"edge", "nvidia_driver", "offline", "upgrade"}
@@ -91,6 +91,12 @@ def docs(session: nox.Session) -> None:
         ".",
     )
     session.run("antsibull-changelog", "lint")
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """The documentation site, in .cache/site/html: warnings and dead links are errors. `linkcheck` asks others."""
+    session.run("python", "docs/docsite/build.py", *session.posargs)
 
 
 @nox.session
