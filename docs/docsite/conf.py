@@ -68,14 +68,14 @@ html_theme_options = {
     "top_of_page_buttons": [],
 }
 
-# `./dev site linkcheck`: what a server shows to browsers only, or to nobody but its users.
+# `./dev site linkcheck` asks others. That the repository has a file is known from the tree.
 linkcheck_timeout = 20
 linkcheck_retries = 2
 linkcheck_anchors = False
 linkcheck_ignore = [rf"{pages.FORGE.partition('/blob/')[0]}.*"]
 
 # What the reference says of Ansible itself, in place of an inventory that would have to be fetched.
-ANSIBLE = "https://docs.ansible.com/ansible/latest"
+ANSIBLE = "https://docs.ansible.com/projects/ansible/latest"
 ANSIBLE_PAGES = {
     "action_plugins": "plugins/action.html",
     "ansible_configuration_settings": "reference_appendices/config.html",
