@@ -6,11 +6,13 @@ All requests come from another container, by the host's name, over TLS that the 
 import contextlib
 import json
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 HOST = "molecule-edge"
 ALICE, BOB = "canary-of-alice-0123456789abcdef", "canary-of-bob-0123456789abcdef"
@@ -298,6 +300,39 @@ def test_what_the_proxy_would_not_take_leaves_the_old(host, ask, wrong, reason):
     assert reason in said
     assert host.check_output("cd /etc/llmfleet/edge && sha256sum edge.cfg server.pem") == before
     assert ask("GET", "/v1/models")["status"] == 200
+
+
+def changes(said):
+    return re.findall(r"changed=(\d+)", said)
+
+
+def test_check_mode_of_an_engine_whose_key_is_yet_to_be_made(host):
+    key = "/etc/llmfleet/llmfleet-later.key"
+    later = {"name": "later", "engine": "vllm", "port": 9443, "key_file": key}
+    later["backends"] = [{"name": "here", "address": "127.0.0.1", "port": 8001}]
+    services = [*yaml.safe_load((HERE / "vars.yml").read_text())["edge_services"], later]
+    try:
+        status, predicted = run_role("--check", edge_services=services)
+        assert status == 0, predicted
+        # Outside of check mode a key that is not there is a failure, and nothing is written.
+        before = host.check_output("cd /etc/llmfleet/edge && sha256sum edge.cfg keys")
+        assert run_role(edge_services=services)[0] != 0
+        assert host.check_output("cd /etc/llmfleet/edge && sha256sum edge.cfg keys") == before
+
+        host.check_output(f"umask 077; echo canary-of-later > {key}")
+        status, said = run_role(edge_services=services)
+        assert status == 0, said
+        assert changes(said) == changes(predicted) != ["0"]
+        assert host.check_output("tail -n 1 /etc/llmfleet/edge/keys") == "later canary-of-later"
+        assert changes(run_role(edge_services=services)[1]) == ["0"]
+
+        # A key that is gone shows as a change too, and not as one that stays.
+        host.check_output(f"rm {key}")
+        assert changes(run_role("--check", edge_services=services)[1]) != ["0"]
+    finally:
+        host.check_output(f"rm -f {key}")
+        status, said = run_role()
+        assert status == 0, said
 
 
 def test_clients_are_logged_by_name(host, ask):
