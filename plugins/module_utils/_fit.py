@@ -77,11 +77,17 @@ class Host:
 
     :ivar gpus: memory of each GPU, as nvidia-smi calls its total.
     :ivar ram, disk: memory of the host, free space for the model; None where it is not known, and then not judged.
+    :ivar hosts: how many such hosts, alike, serve the model as one. Each keeps the whole model on its disk.
     """
 
     gpus: tuple[int, ...]
     ram: int | None = None
     disk: int | None = None
+    hosts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.hosts < 1:
+            raise LlmError(f"hosts is {self.hosts}; expected 1 or more.")
 
 
 @dataclass(frozen=True)
@@ -125,9 +131,10 @@ class Fit:
 
     def judge_host(self, host: Host, disk: int) -> None:
         """Add what the host's own memory and its disk have to say."""
+        each = f"each of {host.hosts} hosts" if host.hosts > 1 else "host"
         for what, need, there in (("memory", self.host.total, host.ram), ("disk space", disk, host.disk)):
             known = "" if there is None else f" of {shown(there)}"
-            self.arithmetic.append(f"host, {what}: {shown(need)}{known}")
+            self.arithmetic.append(f"{each}, {what}: {shown(need)}{known}")
             if there is not None and need > there:
                 self.reasons.append(f"The host has {shown(there)} of {what}; needed are {shown(need)}.")
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from ansible_collections.llmfleet.serving.plugins.module_utils._fit import GIB, Fit, Host, Load, Wish, gpu_lines, shown
 from ansible_collections.llmfleet.serving.plugins.module_utils._fit_model import INPUT, Model
 from ansible_collections.llmfleet.serving.plugins.module_utils._gguf import padded
+from ansible_collections.llmfleet.serving.plugins.module_utils._pairs import sizes
 
 _BYTES = {"f16": 2, "bf16": 2, "fp8": 1}
 # Tokens of a page of the cache: the largest that either engine chooses by itself on Hopper (FlashMLA).
@@ -40,7 +41,7 @@ _NAMES = {
 
 
 def plan_ranks(model: Model, host: Host, wish: Wish) -> Fit:
-    """Plan a model for vLLM or SGLang on one host; where it does not fit, name layouts over more hosts that work.
+    """Plan a model for vLLM or SGLang; where it does not fit, name layouts over other numbers of such hosts that work.
 
     It fits when the cache that is left has room for all requests at their full length at once.
     """
@@ -50,8 +51,13 @@ def plan_ranks(model: Model, host: Host, wish: Wish) -> Fit:
     if problems:
         return Fit(layout.shape(), [], Load(0, 0, 0), reasons=problems, layouts=_elsewhere(model, host, wish))
     loads = list(layout.loads())
-    fit = Fit(layout.shape() + layout.room(), loads, Load(0, 0, _PROCESS * len(loads)), reasons=layout.lacks())
-    fit.arithmetic += gpu_lines(loads, host.gpus)
+    local = len(host.gpus)
+    ranks = Load(0, 0, _PROCESS * min(local, len(loads)))
+    fit = Fit(layout.shape() + layout.room(), loads, ranks, reasons=layout.lacks())
+    for index in range(host.hosts):
+        # The engines number the ranks host by host.
+        lines = gpu_lines(loads[index * local : (index + 1) * local], host.gpus)
+        fit.arithmetic += [f"host {index + 1}, {line}" for line in lines] if host.hosts > 1 else lines
     fit.judge_host(host, model.disk)
     if layout.tokens >= wish.parallel * _PAGE:
         fit.recommendation = layout.settings()
@@ -224,8 +230,16 @@ class _Layout:
 
 
 def _chosen(model: Model, host: Host, wish: Wish) -> _Layout:
-    """The layout that is asked for, else all GPUs of the host with as much tensor parallelism as the model allows."""
-    count, memory = len(host.gpus), min(host.gpus)
+    """The layout that is asked for, else all GPUs of the host with as much tensor parallelism as the model allows.
+
+    Over several hosts, what is not asked for is what this collection tells the engine then.
+    """
+    local, memory = len(host.gpus), min(host.gpus)
+    count = local * host.hosts
+    if host.hosts > 1:
+        told = sizes(wish.engine, local, host.hosts)
+        tensor = wish.tensor_parallel or told["tensor-parallel-size"]
+        return _Layout(model, wish, count, memory, tensor, wish.pipeline_parallel or told["pipeline-parallel-size"])
     if wish.tensor_parallel or wish.pipeline_parallel:
         pipeline = wish.pipeline_parallel or 1
         return _Layout(model, wish, count, memory, wish.tensor_parallel or max(1, count // pipeline), pipeline)
@@ -238,9 +252,10 @@ def _divisors(count: int) -> list[int]:
 
 
 def _elsewhere(model: Model, host: Host, wish: Wish) -> list[dict[str, t.Any]]:
-    """What works on the fewest of the same hosts: a stage for each, or all their GPUs as one set of ranks."""
+    """What works on the fewest of such hosts: a stage for each, or all their GPUs as one set of ranks."""
     count = len(host.gpus)
-    for hosts in range(2, _MOST_HOSTS + 1):
+    # That it fits on one of several hosts is not asked here.
+    for hosts in (number for number in range(2, _MOST_HOSTS + 1) if number != host.hosts):
         pairs = ((count, hosts), (count * hosts, 1))
         layouts = [_Layout(model, wish, count * hosts, min(host.gpus), *pair) for pair in pairs]
         working = [{"hosts": hosts, **layout.settings()} for layout in layouts if layout.works]

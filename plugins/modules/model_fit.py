@@ -104,6 +104,14 @@ options:
       - With O(profile), how many GPUs the host has.
     type: int
     default: 8
+  hosts:
+    description:
+      - With O(engine=vllm) and O(engine=sglang), how many such hosts serve the model as one. All are taken to be like
+        this one, so ask on each. GPUs are counted over all of them, O(memory) and O(disk) are those of each.
+      - O(tensor_parallel_size) and O(pipeline_parallel_size), where they are not given, are those that a service on
+        several hosts gets from this collection.
+    type: int
+    default: 1
   gpus:
     description:
       - Numbers of the GPUs that the engine may use. By default all.
@@ -275,7 +283,7 @@ model:
     weights: 404424884224
     disk: 404430187616
 gpus:
-  description: What each GPU has to hold, and its memory, in bytes.
+  description: What each GPU has to hold, and its memory, in bytes; with O(hosts), those of the first host first.
   returned: success
   type: list
   elements: dict
@@ -302,7 +310,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
-from ansible_collections.llmfleet.serving.plugins.module_utils._fit import ENGINES, MIB, Host, Wish
+from ansible_collections.llmfleet.serving.plugins.module_utils._fit import ENGINES, FORMATS, MIB, Host, Wish
 from ansible_collections.llmfleet.serving.plugins.module_utils._fit_files import hub_model, local_model
 from ansible_collections.llmfleet.serving.plugins.module_utils._fit_layers import plan_layers
 from ansible_collections.llmfleet.serving.plugins.module_utils._fit_model import Model
@@ -335,7 +343,7 @@ def read_host(params: dict[str, t.Any]) -> Host:
         raise LlmError(f"{what}; known are GPUs {sorted(memory)}. Look at the host with gpu_info.")
     gpus = tuple(memory[index] * MIB for index in chosen)
     ram, disk = (params[name] and params[name] * MIB for name in ("memory", "disk"))
-    return Host(gpus, ram, disk)
+    return Host(gpus, ram, disk, params["hosts"])
 
 
 def run(module: AnsibleModule) -> dict[str, t.Any]:
@@ -352,6 +360,8 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
         flash_attention=params["flash_attention"],
     )
     host = read_host(params)
+    if host.hosts > 1 and FORMATS[wish.engine] == "gguf":
+        raise LlmError(f"{wish.engine} serves a model from one host; found {host.hosts} hosts. Name vllm or sglang.")
     model = read_model(params)
     fit = (plan_layers if model.format == "gguf" else plan_ranks)(model, host, wish)
     return {
@@ -367,7 +377,7 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
             "weights": model.size,
             "disk": model.disk,
         },
-        "gpus": [{**asdict(load), "memory": memory} for load, memory in zip(fit.gpus, host.gpus)],
+        "gpus": [{**asdict(load), "memory": memory} for load, memory in zip(fit.gpus, host.gpus * host.hosts)],
         "host": asdict(fit.host),
     }
 
@@ -390,6 +400,7 @@ def main() -> None:
             "gpu_facts": {"type": "dict"},
             "profile": {"type": "str", "choices": sorted(PROFILES)},
             "count": {"type": "int", "default": 8},
+            "hosts": {"type": "int", "default": 1},
             "gpus": {"type": "list", "elements": "int"},
             "memory": {"type": "int"},
             "disk": {"type": "int"},

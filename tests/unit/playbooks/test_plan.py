@@ -81,6 +81,24 @@ def test_hosts_that_are_not_there_are_planned_for(hub):
     assert "unreachable=1" not in said
 
 
+@pytest.mark.parametrize("together", [2, ["gpu-01.example.com", "gpu-02.example.com"]])
+def test_a_service_on_several_hosts_is_planned_over_all_their_gpus(hub, together):
+    shared = {**ODD, "hosts": together, "args": {"max-model-len": 4096}}
+    status, said = away(hub, shared, llmfleet_plan_count=5)
+    assert status == 0, said
+    assert "layout: tensor_parallel_size 5 x pipeline_parallel_size 2" in said
+    assert "host 1, GPU 0-4: weights" in said
+    assert "host 2, GPU 0-4: weights" in said
+    assert "each of 2 hosts, disk space:" in said
+
+
+def test_sizes_of_a_service_on_several_hosts_go_by_each_engines_names(hub):
+    shared = {**ODD, "engine": "sglang", "hosts": 2, "args": {"tp-size": 5, "pp_size": 2}}
+    status, said = away(hub, shared, llmfleet_plan_count=5)
+    assert status == 0, said
+    assert "layout: tensor_parallel_size 5 x pipeline_parallel_size 2" in said
+
+
 def test_what_does_not_fit_fails_after_all_is_shown(hub):
     status, said = away(hub, ODD, R1, llmfleet_plan_count=4)
     assert status != 0

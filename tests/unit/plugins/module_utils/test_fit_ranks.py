@@ -298,3 +298,53 @@ def test_more_ranks_than_gpus_are_refused(r1):
 def test_a_share_above_the_whole_is_an_error(r1):
     with pytest.raises(LlmError, match=r"memory is 1\.5; expected more than 0 and at most 1"):
         plan_ranks(r1, H800, Wish("vllm", 8192, utilization=1.5))
+
+
+def several(hosts, **changes):
+    return Host(**{"gpus": (H100,) * 8, "ram": 2048 * GIB, "disk": 3200 * 10**9, "hosts": hosts, **changes})
+
+
+@pytest.mark.parametrize(("engine", "tensor", "pipeline"), [("vllm", 8, 2), ("sglang", 16, 1)])
+def test_two_hosts_serve_what_one_cannot(r1, engine, tensor, pipeline):
+    wish = Wish(engine, 8192)
+    assert not plan_ranks(r1, several(1), wish).fits
+    fit = plan_ranks(r1, several(2), wish)
+    assert fit.reasons == []
+    assert fit.recommendation["tensor_parallel_size"] == tensor
+    assert fit.recommendation["pipeline_parallel_size"] == pipeline
+    assert len(fit.gpus) == 16
+    # What hangs on a rank is the same as on one host with all GPUs.
+    same = plan_ranks(r1, Host((H100,) * 16), Wish(engine, 8192, tensor_parallel=tensor, pipeline_parallel=pipeline))
+    assert fit.gpus == same.gpus
+    assert fit.recommendation == same.recommendation
+    lines = [line for line in fit.arithmetic if line.startswith("host ")]
+    assert [line.partition(":")[0] for line in lines] == ["host 1, GPU 0-7", "host 2, GPU 0-7"]
+
+
+def test_each_of_several_hosts_has_its_own_memory_and_the_whole_model(r1):
+    fit = plan_ranks(r1, several(2), Wish("vllm", 8192))
+    assert fit.host.total == 8 * 5 * GIB
+    assert f"each of 2 hosts, disk space: {r1.disk / GIB:.2f} GiB of {3200 * 10**9 / GIB:.2f} GiB" in fit.arithmetic
+    short = plan_ranks(r1, several(2, ram=39 * GIB, disk=r1.disk - 1), Wish("vllm", 8192))
+    assert [reason.split(" of ")[1].split(";")[0] for reason in short.reasons] == ["memory", "disk space"]
+
+
+def test_sizes_that_are_asked_for_count_over_all_hosts(r1):
+    fit = plan_ranks(r1, several(2), Wish("vllm", 8192, tensor_parallel=16, pipeline_parallel=1))
+    assert (fit.fits, fit.recommendation["tensor_parallel_size"]) == (True, 16)
+    fit = plan_ranks(r1, several(2), Wish("vllm", 8192, tensor_parallel=16))
+    # As the engine is told: the other one stays what it is without the args.
+    assert fit.reasons == ["16 x 2 ranks need 32 GPUs, and there are 16."]
+
+
+def test_too_few_hosts_name_more(r1):
+    small = several(2, gpus=(H100,) * 2)
+    fit = plan_ranks(r1, small, Wish("vllm", 8192))
+    assert not fit.fits
+    assert fit.layouts
+    assert fit.layouts[0]["hosts"] > 2
+
+
+def test_no_host_at_all_is_refused():
+    with pytest.raises(LlmError, match="hosts is 0; expected 1 or more"):
+        several(0)

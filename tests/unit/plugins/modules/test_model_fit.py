@@ -85,6 +85,23 @@ def test_settings_of_the_engine_are_heard(run_module, gguf, repository):
     assert sizes.items() <= result["recommendation"].items()
 
 
+def test_several_hosts_count_all_their_gpus(run_module, repository):
+    asked = {"src": repository, "engine": "vllm", "profile": "h800", "count": 2, "context": 1024}
+    result = run_module(model_fit, **asked, hosts=2)
+    assert result["fits"]
+    assert len(result["gpus"]) == 4
+    assert {name: result["recommendation"][name] for name in ("tensor_parallel_size", "pipeline_parallel_size")} == {
+        "tensor_parallel_size": 2,
+        "pipeline_parallel_size": 2,
+    }
+
+
+def test_engines_of_one_host_are_refused_on_several(run_module, gguf):
+    result = run_module(model_fit, src=gguf, engine="ollama", profile="h800", hosts=2)
+    assert result["failed"]
+    assert result["msg"] == "ollama serves a model from one host; found 2 hosts. Name vllm or sglang."
+
+
 def test_gpus_can_be_chosen(run_module, gguf):
     result = run_module(model_fit, src=gguf, engine="ollama", gpu_facts=facts(1000, 40960, 40960), gpus=[1, 2])
     assert len(result["gpus"]) == 2
