@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from ansible_collections.llmfleet.serving.plugins.module_utils import _redact
@@ -120,3 +122,86 @@ def test_data_at_any_depth():
     assert shown["args"]["max_tokens"] == 64
     assert shown["args"]["key"] is True
     assert shown["none"] is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'Environment="HF_TOKEN={CANARY} and more of it" X=1',
+        f"Environment=HF_TOKEN={CANARY}",
+        f'"environment": "{{\\"api_key\\": \\"{CANARY}\\"}}"',
+        f'--env "HF_TOKEN={CANARY}"',
+        f'api_key="a \\" {CANARY}"',
+        "PASSWORD=1234567890123456",
+    ],
+)
+def test_assignments_within_others(text):
+    shown = _redact.in_text(text)
+    assert CANARY not in shown
+    assert "and more" not in shown
+    assert "1234567890123456" not in shown
+    assert _redact.HIDDEN in shown
+
+
+def test_a_text_that_begins_within_a_private_key():
+    lines = [f"kept {number}" for number in range(300)]
+    shown = _redact.in_text("\n".join([*lines, CANARY, "-----END RSA PRIVATE KEY-----", "after"]))
+    assert CANARY not in shown
+    assert shown.startswith("kept 0\n")
+    assert shown.endswith("(hidden)\nafter")
+
+
+QUESTION = "why is my salary 12 and don't tell"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"INFO Received request chatcmpl-1: prompt: {f'the password: x {QUESTION}'!r}, params: SamplingParams(n=1)",
+        f"Receive: obj=GenerateReqInput(rid='1', text={QUESTION!r}, sampling_params=1)",
+        f'level=DEBUG msg="completion request" images=0 prompt="<|user|>\\"{QUESTION}\\"" n=1',
+        f'srv  log: request: {{"messages":[{{"role":"user","content":"{QUESTION}"}}],"stream":true}}',
+        f'{{"choices": [{{"delta": {{"content": "{QUESTION}"}}}}]}}',
+        f"prompt: {QUESTION}",
+        f'prompt="{QUESTION}\n{QUESTION}" n=1',
+    ],
+)
+def test_what_people_have_asked_is_not_in_a_log(line):
+    log = f"before\n{line}\n{line}\nafter"
+    shown = _redact.in_log(log)
+    assert "salary" not in shown
+    assert "tell" not in shown
+    assert shown.startswith("before\n")
+    assert shown.endswith("\nafter")
+
+
+@pytest.mark.parametrize(
+    "line", ["num_prompts=5 prompt tokens: 12", "avg prompt throughput: 5.3 tokens/s", "Content-Type: x"]
+)
+def test_what_only_counts_questions_stays(line):
+    assert _redact.in_log(line) == line
+
+
+def test_known_secrets_are_hidden_wherever_they_stand():
+    assert _redact.in_log(f"xx{CANARY}yy short", [CANARY, "short", ""]) == "xx(hidden)yy short"
+
+
+def test_configurations_of_haproxy():
+    text = f"""
+    user bob insecure-password {CANARY}
+    stats auth bob:{CANARY}
+    http-request set-header X-Api-Key {CANARY}
+    http-request set-header Host localhost
+    server gpu-01 127.0.0.1:8000
+    """
+    shown = _redact.in_haproxy(text)
+    assert CANARY not in shown
+    assert shown.count("(hidden)") == 3
+    assert "set-header Host localhost" in shown
+
+
+@pytest.mark.parametrize("text", ["a=" * 500_000, "key" * 300_000, "?key" * 200_000, 'text="' * 150_000])
+def test_long_lines_take_no_longer_than_long(text):
+    start = time.process_time()
+    _redact.in_log(text)
+    assert time.process_time() - start < 10
