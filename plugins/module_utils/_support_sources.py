@@ -175,7 +175,8 @@ def secrets(host: Host, files: Sequence[str]) -> set[str]:
 
     :param files: where there are more of them.
     """
-    paths = [path for pattern in (*_SECRET_FILES, *files) for path in _paths(host, pattern)]
+    patterns = [pattern for pattern in (*_SECRET_FILES, *files) if pattern.strip("/")]
+    paths = [path for pattern in patterns for path in _paths(host, pattern)]
     found = {line.split()[-1].strip("\"'") for path in paths for line in _lines(path) if line.strip()}
     for path in _paths(host, "/etc/llmfleet/*.env"):
         pairs = (line.partition("=")[::2] for line in _lines(path))
@@ -193,7 +194,8 @@ def _lines(path: Path) -> list[str]:
         text, _more = content_of(real, real.parent, _SECRET_FILE_BYTES)
     except (OSError, LlmError):
         return []
-    return [line for line in text.decode(errors="replace").splitlines() if not line.lstrip().startswith("#")]
+    # What frames a key tells where other keys begin, so it must not be taken for one.
+    return [line for line in text.decode(errors="replace").splitlines() if not line.lstrip().startswith(("#", "-----"))]
 
 
 def _program(name: str, argv: Sequence[str], *, log: bool = False, sift: re.Pattern[str] | None = None) -> Source:

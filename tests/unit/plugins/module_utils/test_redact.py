@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from ansible_collections.llmfleet.serving.plugins.module_utils import _redact
 
@@ -205,3 +207,14 @@ def test_long_lines_take_no_longer_than_long(text):
     start = time.process_time()
     _redact.in_log(text)
     assert time.process_time() - start < 10
+
+
+NEAR = st.text(st.sampled_from("\"'\\\\-=:?&;,()[]{}@/ \n\tkeyToken_prompt1"), max_size=60)
+
+
+@given(NEAR, st.sampled_from(["token=", "--api-key ", '"password": "', "HF_TOKEN='", "prompt: "]), NEAR)
+@example("key=", "token=", "")
+@example("prompt: 'a", "token=", "' token")
+@example("-----END PRIVATE KEY-----", "token=", "-----BEGIN PRIVATE KEY-----")
+def test_nothing_around_a_secret_shows_it(before, name, after):
+    assert CANARY not in _redact.in_log(f"{before}\n{name}{CANARY}\n{after}")

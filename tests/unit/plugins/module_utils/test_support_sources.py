@@ -222,4 +222,13 @@ def test_links_lead_nowhere(unpacked, tmp_path):
 def test_more_files_with_secrets(tmp_path):
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/more").write_text(f"{HUB}\n")
-    assert secrets(Host(run_command, [], root=tmp_path), ["/etc/more", "/etc/none"]) == {HUB}
+    assert secrets(Host(run_command, [], root=tmp_path), ["/etc/more", "/etc/none", "", "/"]) == {HUB}
+
+
+def test_private_keys_among_the_files_with_secrets(tmp_path):
+    """Their lines are secrets, and what frames them is what other keys are known by."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/ca.key").write_text("-----BEGIN PRIVATE KEY-----\nMIIEcanary\n-----END PRIVATE KEY-----\n")
+    (tmp_path / "etc/link").symlink_to("ca.key")
+    host = Host(run_command, [], root=tmp_path)
+    assert secrets(host, ["/etc/ca.key"]) == secrets(host, ["/etc/link"]) == {"MIIEcanary"}
