@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The oracles: llama.cpp's own programs from Debian testing, run on files of this machine."""
+"""The oracles: llama.cpp's own programs and promtool from Debian testing, run on files of this machine."""
 
 from __future__ import annotations
 
