@@ -57,14 +57,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.llmfleet.serving.plugins.module_utils import _arguments, _stack, _stack_rules
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
-from ansible_collections.llmfleet.serving.plugins.plugin_utils import _options
+
+if t.TYPE_CHECKING:
+    from ansible_collections.llmfleet.serving.plugins.module_utils._stack_rules import Finding
 
 
-def argument_findings(
-    stack: Mapping[str, t.Any], services: Sequence[Mapping[str, t.Any]]
-) -> list[_stack_rules.Finding]:
+def argument_findings(stack: Mapping[str, t.Any], services: Sequence[Mapping[str, t.Any]]) -> list[Finding]:
+    # Ansible loads all filters of a collection in the process of each task: what is large waits until it is called.
+    from ansible_collections.llmfleet.serving.plugins.module_utils import _arguments, _stack
+    from ansible_collections.llmfleet.serving.plugins.plugin_utils import _options
+
     try:
         parsed = _stack.parse(stack, "given to argument_findings")
         return _arguments.findings(parsed, _options.shared(), services)

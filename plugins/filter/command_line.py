@@ -56,14 +56,16 @@ from collections.abc import Callable, Mapping
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.llmfleet.serving.plugins.module_utils import _arguments
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
-from ansible_collections.llmfleet.serving.plugins.plugin_utils import _options
 
 
 def command_line(
     args: Mapping[str, t.Any], engine: str, version: str, defaults: Mapping[str, t.Any] | None = None
 ) -> list[str]:
+    # Ansible loads all filters of a collection in the process of each task: what is large waits until it is called.
+    from ansible_collections.llmfleet.serving.plugins.module_utils import _arguments
+    from ansible_collections.llmfleet.serving.plugins.plugin_utils import _options
+
     try:
         return _arguments.command_line(_options.shared(), engine, version, args, defaults)
     except LlmError as exc:

@@ -55,12 +55,14 @@ from collections.abc import Callable, Mapping
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.llmfleet.serving.plugins.module_utils import _arguments
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
-from ansible_collections.llmfleet.serving.plugins.plugin_utils import _options
 
 
 def ollama_settings(args: Mapping[str, t.Any], version: str) -> dict[str, dict[str, t.Any]]:
+    # Ansible loads all filters of a collection in the process of each task: what is large waits until it is called.
+    from ansible_collections.llmfleet.serving.plugins.module_utils import _arguments
+    from ansible_collections.llmfleet.serving.plugins.plugin_utils import _options
+
     try:
         return _arguments.ollama_settings(_options.shared(), version, args)
     except LlmError as exc:

@@ -75,9 +75,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.llmfleet.serving.plugins.module_utils import _service_rules, _stack, _stack_rules
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
-from ansible_collections.llmfleet.serving.plugins.plugin_utils import _options
+
+if t.TYPE_CHECKING:
+    from ansible_collections.llmfleet.serving.plugins.module_utils._stack_rules import Finding
 
 
 def service_findings(
@@ -87,7 +88,11 @@ def service_findings(
     host: str,
     gpus: int | None = None,
     ports: Mapping[str, str] | None = None,
-) -> list[_stack_rules.Finding]:
+) -> list[Finding]:
+    # Ansible loads all filters of a collection in the process of each task: what is large waits until it is called.
+    from ansible_collections.llmfleet.serving.plugins.module_utils import _service_rules, _stack
+    from ansible_collections.llmfleet.serving.plugins.plugin_utils import _options
+
     try:
         parsed = _stack.parse(stack, "given to service_findings")
         taken = {int(port): owner for port, owner in (ports or {}).items()}

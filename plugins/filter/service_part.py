@@ -97,9 +97,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.llmfleet.serving.plugins.module_utils import _pairs, _service_rules
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
-from ansible_collections.llmfleet.serving.plugins.plugin_utils import _options
 
 
 def service_part(
@@ -111,6 +109,10 @@ def service_part(
     interface: str = "",
     gpus: int = 8,
 ) -> dict[str, t.Any]:
+    # Ansible loads all filters of a collection in the process of each task: what is large waits until it is called.
+    from ansible_collections.llmfleet.serving.plugins.module_utils import _pairs, _service_rules
+    from ansible_collections.llmfleet.serving.plugins.plugin_utils import _options
+
     around = _service_rules.Fleet(fleet, host, gpus)
     args = service.get("args") or {}
     try:

@@ -51,13 +51,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.llmfleet.serving.plugins.module_utils import _service_rules
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
 
 
 def services_served(
     services: Sequence[Mapping[str, t.Any]], fleet: Sequence[str], host: str
 ) -> list[Mapping[str, t.Any]]:
+    # Ansible loads all filters of a collection in the process of each task: what is large waits until it is called.
+    from ansible_collections.llmfleet.serving.plugins.module_utils import _service_rules
+
     around = _service_rules.Fleet(fleet, host)
     try:
         return [service for service in services if _service_rules.hosts_of(service, around)[0] == host]

@@ -71,9 +71,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.llmfleet.serving.plugins.module_utils import _stack, _stack_rules
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
-from ansible_collections.llmfleet.serving.plugins.plugin_utils import _stacks
+
+if t.TYPE_CHECKING:
+    from ansible_collections.llmfleet.serving.plugins.module_utils._stack_rules import Finding
 
 
 def stack_findings(
@@ -82,7 +83,11 @@ def stack_findings(
     models: Sequence[Mapping[str, t.Any]],
     driver_version: str | None = None,
     allow_vulnerable: bool = False,
-) -> list[_stack_rules.Finding]:
+) -> list[Finding]:
+    # Ansible loads all filters of a collection in the process of each task: what is large waits until it is called.
+    from ansible_collections.llmfleet.serving.plugins.module_utils import _stack, _stack_rules
+    from ansible_collections.llmfleet.serving.plugins.plugin_utils import _stacks
+
     try:
         parsed = _stack.parse(stack, "given to stack_findings")
         return _stack_rules.findings(parsed, _stacks.shared(), services, models, driver_version, allow_vulnerable)
