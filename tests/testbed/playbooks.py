@@ -10,11 +10,11 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # Molecule frames what a playbook prints, and breaks long lines: what stands before the host and after the count varies.
-_HOST = re.compile(r"(?P<host>[\w.-]+)\s+: ok=\d+\s+changed=(?P<changed>\d+)\s")
+_HOST = re.compile(r"(?P<host>[\w.-]+)\s+: ok=(?P<ran>\d+)\s+changed=(?P<changed>\d+)\s")
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,13 @@ class Outcome:
     """Exit status of a command, the number of changed tasks by host for each playbook that it ran, and what it said.
 
     :ivar said: without colours, its white space made one blank each.
+    :ivar ran: the number of tasks that were not skipped, likewise.
     """
 
     status: int
     changed: list[dict[str, int]]
     said: str = ""
+    ran: list[dict[str, int]] = field(default_factory=list)
 
 
 def run(argv: list[str], env: dict[str, str] | None = None) -> Outcome:
@@ -34,7 +36,8 @@ def run(argv: list[str], env: dict[str, str] | None = None) -> Outcome:
 
     :param env: variables on top of the environment.
     """
-    recaps: list[dict[str, int]] = []
+    changed: list[dict[str, int]] = []
+    ran: list[dict[str, int]] = []
     said: list[str] = []
     with subprocess.Popen(
         argv,
@@ -49,7 +52,9 @@ def run(argv: list[str], env: dict[str, str] | None = None) -> Outcome:
             sys.stdout.flush()
             said += _COLOUR.sub("", line).split()
             if "PLAY RECAP" in line:
-                recaps.append({})
-            elif recaps and (match := _HOST.search(_COLOUR.sub("", line))):
-                recaps[-1][match["host"]] = int(match["changed"])
-    return Outcome(process.returncode, recaps, " ".join(said))
+                changed.append({})
+                ran.append({})
+            elif changed and (match := _HOST.search(_COLOUR.sub("", line))):
+                changed[-1][match["host"]] = int(match["changed"])
+                ran[-1][match["host"]] = int(match["ran"])
+    return Outcome(process.returncode, changed, " ".join(said), ran)

@@ -24,10 +24,12 @@ def shown(text, status=0):
 
 def test_plain():
     assert shown(PLAIN).changed == [{"node1": 3, "node2": 0}, {"node1": 0}]
+    assert shown(PLAIN).ran == [{"node1": 48, "node2": 46}, {"node1": 48}]
 
 
 def test_framed():
     assert shown(FRAMED).changed == [{"instance": 21}]
+    assert shown(FRAMED).ran == [{"instance": 44}]
 
 
 def test_status():
