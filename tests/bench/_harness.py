@@ -272,7 +272,7 @@ class Running:
     def _watch(self) -> None:
         while not self._ended.wait(_SAMPLE_S):
             # wait4(2) tells a peak too, but that of this program if it is larger: the kernel counts from before exec.
-            self._peak_memory = max(self._peak_memory, *map(_peak_memory, _with_children(self._process.pid)))
+            self._peak_memory = max(self._peak_memory, *map(_peak_memory, with_children(self._process.pid)))
             self._look()
 
     def _look(self) -> None:
@@ -281,11 +281,11 @@ class Running:
             self._arrivals.append((time.perf_counter() - self._start, self.arrived()))
 
 
-def _with_children(pid: int) -> Iterator[int]:
+def with_children(pid: int) -> Iterator[int]:
     yield pid
     with contextlib.suppress(OSError):
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            yield from _with_children(int(child))
+            yield from with_children(int(child))
 
 
 def _peak_memory(pid: int) -> int:

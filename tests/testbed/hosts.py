@@ -42,17 +42,18 @@ _SYSTEMD_OPTIONS = (
 )
 
 
-def up(names: Iterable[str], image: str = IMAGES[0]) -> None:
+def up(names: Iterable[str], image: str = IMAGES[0], tag: str = "") -> None:
     """Have simulated hosts running, booted, that find each other and the hub by name.
 
     A host that runs already is left alone, unless its image or its options have changed: then a bare one replaces it.
 
     :param names: container names, which are the host names too.
     :param image: one of `IMAGES`.
+    :param tag: what `commit` has made, in place of one of `IMAGES`.
     :raises BedError: if a name belongs to a container that is not the bed's, or a host does not come up.
     """
     ensure_engine()
-    tag = ensure_image(image)
+    tag = tag or ensure_image(image)
     options = [
         *_SYSTEMD_OPTIONS,
         f"--volume={_cgroup_tree()}:/sys/fs/cgroup:rw",
@@ -140,6 +141,16 @@ def down(names: Iterable[str]) -> None:
     for name in names:
         if _own(name) is not None:
             _remove(name)
+
+
+def commit(name: str, tag: str) -> None:
+    """Stop a host, and have an image of what is on it. Hosts made of that have names and identities of their own.
+
+    :raises BedError: if there is no such host.
+    """
+    docker("exec", name, "truncate", "--size=0", "/etc/machine-id")
+    docker("stop", "--time=60", name)
+    docker("commit", name, tag)
 
 
 def containers() -> list[str]:
