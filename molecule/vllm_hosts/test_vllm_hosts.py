@@ -48,12 +48,34 @@ def test_the_key_is_in_no_process_list_or_log_of_either(host, second):
             assert found.stdout.strip() == "0"
 
 
+def answers_again(host):
+    deadline = time.monotonic() + START_S
+    while tokens(host) != "16":
+        assert time.monotonic() < deadline, host.check_output("journalctl --unit=vllm --lines=40")
+        time.sleep(5)
+
+
+def watched(host):
+    return json.loads(host.file("/var/lib/llmfleet/watchdog/vllm.json").content_string)
+
+
 def test_starts_anew_when_all_are_stopped_before_the_first_is_started(host, second):
     for each in (host, second):
         each.check_output("systemctl stop vllm.service")
     for each in (host, second):
         each.check_output("systemctl start vllm.service")
-    deadline = time.monotonic() + START_S
-    while tokens(host) != "16":
-        assert time.monotonic() < deadline, json.dumps(host.check_output("journalctl --unit=vllm --lines=40"))
-        time.sleep(5)
+    answers_again(host)
+
+
+def test_is_restarted_as_one_when_the_head_alone_is_killed(host, second):
+    while not (watched(second)["verdict"] == "joined" and watched(host)["peers"]):
+        time.sleep(1)
+    host.check_output("systemctl kill --signal=KILL vllm.service")
+    answers_again(host)
+    state = watched(second)
+    assert len(state["restarts"]) == 1
+    assert state["reason"] == "instance of the hosts that share it, or what ran there, has gone"
+    # What belongs together stays so.
+    time.sleep(30)
+    assert (watched(second)["verdict"], watched(host)["missed"]) == ("joined", 0)
+    assert len(watched(second)["restarts"]) == 1

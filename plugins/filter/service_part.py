@@ -90,6 +90,10 @@ _value:
       description: Environment variables.
       type: dict
       sample: {NCCL_SOCKET_IFNAME: "=eth1", GLOO_SOCKET_IFNAME: eth1, SGLANG_HOST_IP: 10.0.0.2}
+    meeting:
+      description: Where it meets the others, for its watchdog. Of a service on one host it is empty.
+      type: dict
+      sample: {own: 10.0.0.2, port: 29501, head: false, peers: {n1: 10.0.0.1}}
 """
 
 import typing as t

@@ -46,6 +46,7 @@ class Part:
     :ivar serves: whether this host answers requests; `health` whether it tells by HTTP that it is up.
     :ivar args: the service's args, with the sizes of parallel groups where it had none.
     :ivar words: what the command line has besides them.
+    :ivar meeting: where it meets the others, as `_meeting.Meeting`; empty when there are none.
     """
 
     rank: int
@@ -55,6 +56,7 @@ class Part:
     args: Mapping[str, t.Any]
     words: Sequence[str]
     environment: Mapping[str, str]
+    meeting: Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
 
 
 def private(address: str) -> bool:
@@ -138,6 +140,12 @@ def part(release: Release, link: Link, host: str, gpus: int, args: Mapping[str, 
             "NCCL_SOCKET_IFNAME": f"={link.interface}",
             # gloo takes the name as it is.
             "GLOO_SOCKET_IFNAME": link.interface,
+        },
+        meeting={
+            "own": own,
+            "port": link.port,
+            "head": rank == 0,
+            "peers": {name: link.addresses[name] for name in (hosts[1:] if rank == 0 else hosts[:1])},
         },
     )
 

@@ -7,6 +7,7 @@
 A sign of life is that the engine's own counters move, that it computes where it has none, or that it answers a probe
 with a token. It is probed only when nothing moves: with one request at a time, a probe waits behind a long answer.
 Hung is what gives no sign of life for a while and fails more than one probe. Restarts keep a growing distance.
+Of a service that several hosts share, each part is restarted when one that it has met has gone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._errors import Ll
 _HOUR_S = 3600.0
 # Of one core. The front of an engine takes less while what computes behind it stands still.
 _COMPUTES = 0.1
+# Looks in a row in which a peer is missed before it counts as gone.
+_MISSED = 2
 
 # Says why there was no answer; None when there was one.
 Probe = t.Callable[[], "str | None"]
@@ -59,6 +62,9 @@ class Look:
     :ivar counters: stand for all that the engine counts; None when it did not tell.
     :ivar requests: how many run or wait, None when it does not tell.
     :ivar cpu: seconds that its processes have computed or waited for a processor; None where counters tell more.
+    :ivar serves: whether it answers requests; a part of a service that does not can only be judged by its peers.
+    :ivar peers: the connections with each host that it shares the service with, as `_meeting` tells them.
+    :ivar silent: those of them whose hosts do not answer at all.
     """
 
     run: str
@@ -69,13 +75,17 @@ class Look:
     counters: str | None = None
     requests: int | None = None
     cpu: float | None = None
+    serves: bool = True
+    peers: t.Mapping[str, t.Sequence[str]] = dataclasses.field(default_factory=dict)
+    silent: t.Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
     """What is known of a service, kept from look to look, and read by monitoring. Times are seconds since 1970.
 
-    :ivar verdict: stopped, fenced, starting, idle, busy, suspect, hung, restarted, or given-up; at first nothing.
+    :ivar verdict: stopped, fenced, starting, idle, busy, suspect, hung, restarted, or given-up; waiting or joined where
+        it does not serve; at first nothing.
     :ivar since: when this verdict began.
     :ivar checked: when it was last looked at.
     :ivar restarts: times of the restarts of the last hour.
@@ -84,6 +94,7 @@ class State:
     :ivar ready: whether it was ready once.
     :ivar alive: the last answer, or movement of counters.
     :ivar probed: the last probe; `failed` how many have failed since the last sign of life, the first at `suspected`.
+    :ivar peers: the connections with each peer, once it had met all of them; `missed` in how many looks one was gone.
     """
 
     verdict: str = ""
@@ -99,6 +110,8 @@ class State:
     suspected: float = 0.0
     counters: str | None = None
     cpu: float | None = None
+    peers: t.Mapping[str, t.Sequence[str]] = dataclasses.field(default_factory=dict)
+    missed: int = 0
 
     @classmethod
     def load(cls, kept: t.Mapping[str, t.Any]) -> State:
@@ -121,6 +134,18 @@ def judge(state: State, look: Look, policy: Policy, now: float, probe: Probe) ->
         return _verdict(State(**_kept(state)), "fenced" if look.fenced else "stopped", now)
     if look.run != state.run:
         state = State(**_kept(state), run=look.run, alive=now, probed=now, counters=look.counters, cpu=look.cpu)
+    state, gone = _meet(state, look)
+    if gone and state.missed >= _MISSED:
+        return _hung(
+            state, f"{' and '.join(gone)} of the hosts that share it, or what ran there, has gone", policy, now
+        )
+    if not look.serves:
+        return _verdict(state, "joined" if state.peers else "waiting", now)
+    return _listen(state, look, policy, now, probe)
+
+
+def _listen(state: State, look: Look, policy: Policy, now: float, probe: Probe) -> State:
+    """The state of a service that runs and answers requests."""
     if not state.ready and not look.ready:
         if look.uptime < look.start_timeout:
             return _verdict(state, "starting", now)
@@ -136,6 +161,18 @@ def judge(state: State, look: Look, policy: Policy, now: float, probe: Probe) ->
     if computes and now - state.alive < policy.computing_max:
         return _verdict(dataclasses.replace(seen, failed=0), "busy", now)
     return _ask(seen, look, policy, now, probe)
+
+
+def _meet(state: State, look: Look) -> tuple[State, list[str]]:
+    """What is known of the peers after a look, and those that are gone. Until all have come, none can go."""
+    if not state.peers:
+        met = bool(look.peers) and all(look.peers.values())
+        return (dataclasses.replace(state, peers=dict(look.peers)) if met else state), []
+    # A run may open more connections, and close these; one at least stays from look to look.
+    ended = {peer for peer, known in state.peers.items() if not set(known) & set(look.peers.get(peer, ()))}
+    if gone := sorted(ended | set(look.silent)):
+        return dataclasses.replace(state, missed=state.missed + 1), gone
+    return dataclasses.replace(state, peers=dict(look.peers), missed=0), []
 
 
 def _ask(state: State, look: Look, policy: Policy, now: float, probe: Probe) -> State:

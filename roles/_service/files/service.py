@@ -23,7 +23,13 @@ import time
 import typing as t
 from pathlib import Path
 
-from ansible_collections.llmfleet.serving.plugins.module_utils import _alive, _gpu_release, _metrics, _watchdog
+from ansible_collections.llmfleet.serving.plugins.module_utils import (
+    _alive,
+    _gpu_release,
+    _meeting,
+    _metrics,
+    _watchdog,
+)
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
 from ansible_collections.llmfleet.serving.plugins.module_utils._files import commit, read_json, write_json, write_text
 from ansible_collections.llmfleet.serving.plugins.module_utils._gpu import read_facts
@@ -178,8 +184,12 @@ class Service:
         if state.active != "active" or _FENCE.exists():
             return _watchdog.Look(run="", fenced=_FENCE.exists())
         metrics = self._metrics(options["metrics_url"])
+        meeting: _meeting.Meeting | None = options.get("meeting") or None
         return _watchdog.Look(
             run=state.run,
+            serves=options.get("serves", True),
+            peers=_meeting.connections(run_command, meeting) if meeting else {},
+            silent=_meeting.unreachable(meeting) if meeting else (),
             ready=_alive.silence(self.config["ready_url"]) is None,
             uptime=state.uptime,
             start_timeout=self.config["start_timeout"],

@@ -208,3 +208,47 @@ def test_whatever_happens(steps):
             assert look.counters in (None, before.counters) or not look.ready
             assert not answers or not look.ready
         assert state.since == (before.since if state.verdict == before.verdict else now)
+
+
+def part(*ends, run="a", silent=(), serves=False):
+    return Look(run, counters="1", requests=0, serves=serves, peers={"n2": list(ends)}, silent=silent)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        # Nobody has come yet, which may take as long as it likes.
+        ([part()] * 9, ["waiting"] * 9),
+        ([part("1")] * 9, ["joined"] * 9),
+        # Connections come and go, one stays from look to look.
+        ([part("1"), part("1", "2"), part("2"), part("2", "3"), part("3")], ["joined"] * 5),
+        ([part("1"), part(), part("1"), part(), part("1")], ["joined"] * 5),
+        ([part("1"), part(), part()], ["joined", "joined", "restarted"]),
+        # What came in its place is another run.
+        ([part("1"), part("2"), part("2")], ["joined", "joined", "restarted"]),
+        ([part("1"), part("1", silent=["n2"]), part("1", silent=["n2"])], ["joined", "joined", "restarted"]),
+        # The new run knows nobody.
+        (
+            [part("1"), part(), part(), part(run="b"), part("2", run="b")],
+            ["joined"] * 2 + ["restarted", "waiting", "joined"],
+        ),
+    ],
+)
+def test_a_part_is_restarted_when_one_that_it_has_met_has_gone(parts, expected):
+    assert looks(*[(look, never) for look in parts])[1] == expected
+
+
+def test_the_head_is_restarted_with_those_that_have_gone():
+    head = [part("1", serves=True), part("2", serves=True), part("2", serves=True)]
+    state, verdicts = looks(*[(look, fine) for look in head])
+    assert verdicts == ["idle", "idle", "restarted"]
+    assert state.reason == "n2 of the hosts that share it, or what ran there, has gone"
+
+
+def test_who_goes_again_and_again_is_not_followed_for_ever():
+    again = [
+        look for number in range(40) for look in (part(str(number), run=f"{number}"), *[part(run=f"{number}")] * 2)
+    ]
+    _state, verdicts = looks(*[(look, never) for look in again])
+    assert verdicts.count("restarted") == POLICY.restarts_max
+    assert verdicts[-1] == "given-up"
