@@ -194,3 +194,30 @@ def test_fenced_host_is_left_alone(watched, program):
     program._FENCE.touch()
     commands, state = watched()
     assert (commands, state["verdict"]) == (["show"], "fenced")
+
+
+def test_part_of_a_service_is_restarted_when_the_head_s_connection_has_ended(
+    program, monkeypatch, etc, tmp_path, capsys
+):
+    meeting = {"own": "10.0.0.2", "port": 29501, "head": False, "peers": {"n1": "10.0.0.1"}}
+    watchdog = {"api": "openai", "url": "http://127.0.0.1:9", "model": "x", "metrics_url": ""}
+    config = {"gpus": {}, "key": True, "ready_url": "", "start_timeout": 60}
+    (etc / "x.json").write_text(json.dumps({**config, "watchdog": {**watchdog, "serves": False, "meeting": meeting}}))
+    connection = "0 0 [::ffff:10.0.0.2]:56232 [::ffff:10.0.0.1]:29501\n"
+    connections = iter([connection, connection, "", ""])
+    monkeypatch.setattr(program._meeting, "unreachable", lambda _meeting: [])
+    monkeypatch.setattr(program, "cpu_seconds", lambda _unit: 1.0)
+    commands, verdicts = [], []
+
+    def answer(argv, **_options):
+        commands.append(argv[1])
+        shown = "LoadState=loaded\nActiveState=active\nInvocationID=1\n"
+        return 0, next(connections) if argv[0] == "ss" else shown, ""
+
+    monkeypatch.setattr(program, "run_command", answer)
+    for _look in range(4):
+        assert program.main(["watch", "x"]) == 0
+        verdicts.append(json.loads((tmp_path / "_WATCHDOG/x.json").read_text())["verdict"])
+    assert verdicts == ["joined", "joined", "joined", "restarted"]
+    assert commands[-1] == "try-restart"
+    assert "restarted: n1 of the hosts that share it, or what ran there, has gone." in capsys.readouterr().out

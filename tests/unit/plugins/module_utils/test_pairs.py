@@ -130,3 +130,12 @@ def test_a_host_without_an_address_is_named():
     assert _pairs.addresses_of(["b", "a"], {**ADDRESSES, "c": "10.0.0.3"}) == {"b": "10.0.0.2", "a": "10.0.0.1"}
     with pytest.raises(LlmError, match=r"c, d has none\. Set llmfleet_node_address for each"):
         _pairs.addresses_of(["a", "c", "d"], {**ADDRESSES, "c": ""})
+
+
+def test_each_host_watches_those_that_it_is_connected_to():
+    release = ABLE["vllm 0.32.0"]
+    head, other = (_pairs.part(release, LINK, host, 8, {}).meeting for host in LINK.addresses)
+    names, own = zip(*LINK.addresses.items())
+    assert head == {"own": own[0], "port": LINK.port, "head": True, "peers": {names[1]: own[1]}}
+    assert other == {"own": own[1], "port": LINK.port, "head": False, "peers": {names[0]: own[0]}}
+    assert _pairs.alone("n1", {}).meeting == {}
