@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -38,10 +39,16 @@ class Connection(ConnectionBase):
 
 
 @pytest.fixture
-def support(tmp_path):
+def made():
+    """Where a run makes what it needs for a while: Ansible its sockets too, whose paths have to be short."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def support(tmp_path, made):
     """support(hosts, **variables): exit status and output of a run with these hosts and their connections."""
     (tmp_path / "silent.py").write_text(SILENT)
-    (tmp_path / "tmp").mkdir()
     environment = {**os.environ, "ANSIBLE_CONNECTION_PLUGINS": str(tmp_path), "ANSIBLE_NOCOLOR": "1"}
 
     def run(hosts, *options, **variables):
@@ -54,8 +61,7 @@ def support(tmp_path):
             *(Path(sys.executable).with_name("ansible-playbook"), ROOT / "playbooks/support.yml"),
             *("-i", tmp_path / "hosts.yml", "-e", json.dumps(variables), *options),
         ]
-        # What is made for a while and removed is made there.
-        there = {**environment, "TMPDIR": str(tmp_path / "tmp")}
+        there = {**environment, "TMPDIR": str(made)}
         done = subprocess.run(
             [*map(str, argv)], cwd=tmp_path, env=there, capture_output=True, text=True, timeout=300, check=False
         )
@@ -64,7 +70,7 @@ def support(tmp_path):
     return run
 
 
-def test_an_archive_in_a_folder_that_only_its_owner_may_read(support, tmp_path):
+def test_an_archive_in_a_folder_that_only_its_owner_may_read(support, made, tmp_path):
     status, output = support({"here": "local"}, "--check")
     assert status == 0, output
     assert not (tmp_path / ".cache").exists()
@@ -78,7 +84,7 @@ def test_an_archive_in_a_folder_that_only_its_owner_may_read(support, tmp_path):
     with tarfile.open(archive) as tar:
         index = json.load(tar.extractfile("here/index.json"))
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*", index["collection"])
-    assert list((tmp_path / "tmp").glob("*llmfleet-support")) == []
+    assert list(made.glob("*llmfleet-support")) == []
 
 
 def test_silent_hosts_are_named_and_cost_nobody_else_the_archive(support, tmp_path):
@@ -97,12 +103,12 @@ def test_no_host_answers(support, tmp_path):
     assert "silent-1" in output
 
 
-def test_a_refused_limit_leaves_nothing(support, tmp_path):
+def test_a_refused_limit_leaves_nothing(support, made, tmp_path):
     status, output = support({"here": "local"}, llmfleet_support_seconds=0)
     assert status == 2
     assert "total_seconds: expected 1 to 3600, found 0" in output
     assert list((tmp_path / ".cache/support").iterdir()) == []
-    assert list((tmp_path / "tmp").glob("*llmfleet-support")) == []
+    assert list(made.glob("*llmfleet-support")) == []
 
 
 @pytest.mark.bed
