@@ -78,7 +78,8 @@ class Haproxy:
         """
         known = {(line.split()[1], line.split()[3]) for line in self.states().splitlines()[2:] if line}
         if (service, name) not in known:
-            have = ", ".join(sorted("/".join(pair) for pair in known)) or "none"
+            # What has a colon in its name is for those who read metrics, and no service.
+            have = ", ".join(sorted("/".join(pair) for pair in known if ":" not in pair[0])) or "none"
             raise LlmError(f"Backend {service}/{name}: expected one that the edge has, found {have}. Name one of them.")
         return any(line.split()[1:4:2] == [service, name] for line in drained(self.states()))
 

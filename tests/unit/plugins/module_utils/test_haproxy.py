@@ -99,3 +99,10 @@ def test_an_answer_may_come_in_parts_and_not_at_once(tmp_path):
         assert Haproxy(path).states() == STATES
         thread.join()
     assert asked == ["show proc\n", "@!1870 show servers state\n"]
+
+
+def test_what_is_there_for_metrics_is_not_offered_as_a_service(monkeypatch):
+    inner = "3 exporter:node 1 here 127.0.0.1 2 0 1 1\n4 metrics:tiny 1 n1 127.0.0.1 2 0 1 1\n\n"
+    monkeypatch.setattr(Haproxy, "states", lambda _self: STATES.rstrip("\n") + "\n" + inner)
+    with pytest.raises(LlmError, match=r"expected one that the edge has, found tiny/n1, tiny/n2, tiny/n3\."):
+        Haproxy("").is_drained("tiny", "n9")
