@@ -13,11 +13,12 @@ HOST = "molecule-monitoring"
 KEY = (Path(__file__).parent / "prometheus.key").read_text().strip()
 PROMETHEUS = "http://127.0.0.1:9090/api/v1"
 TEXTFILE = "/var/lib/prometheus/node-exporter/llmfleet.prom"
-# As a client: one question after the other through the edge, whatever the answers.
+# As a client: one question after the other through the edge, whatever the answers. They take about a second, so that a
+# scrape finds one running.
 LOAD = """
 import json, ssl, time, urllib.request
 question = {"role": "user", "content": "Why?"}
-body = json.dumps({"model": "chat", "max_tokens": 24, "ignore_eos": True, "messages": [question]})
+body = json.dumps({"model": "chat", "max_tokens": 1000, "ignore_eos": True, "messages": [question]})
 headers = {"Authorization": "Bearer canary-of-alice-0123456789abcdef", "Content-Type": "application/json"}
 context = ssl._create_unverified_context()
 while True:
