@@ -19,16 +19,18 @@ VENV = ROOT / ".venv"
 LOGS = CACHE / "logs"
 # Locked environments beside the shared one, and their Python: the oldest ansible-core, a host's oldest Python, awx.awx.
 ENVIRONMENTS = {"core-2.17": "3.12", "host-3.9": "3.9", "awx": "3.12"}
-# Run by name only: what needs real GPUs, installs 5 GB or more on a host of its own, compiles for minutes, or judges
-# how fast an engine answers on a machine that does nothing else.
-BY_NAME = {"cuda_toolkit", "dkms", "dkms_refuses", "gpu", "llama_cpp_source", "monitoring", "vllm_hosts"}
+# Run by name only: what needs real GPUs, installs 3 GB or more, compiles for minutes, or judges how fast an engine
+# answers on a machine that does nothing else.
+BY_NAME = {
+    *("cuda_toolkit", "dkms", "dkms_refuses", "gpu", "llama_cpp_source", "monitoring", "sglang", "vllm", "vllm_hosts"),
+}
 WITHOUT_BED = (
     *(f"sanity({core})" for core in ("newest", "oldest")),
     *(f"units({on})" for on in ("newest", "host", "oldest")),
     *("lint", "types", "docs", "site", "build"),
 )
 # They take several times as long as another, so they begin first: none is to run alone at the end.
-LONG = {"edge", "nvidia_driver", "offline", "sglang", "upgrade", "vllm"}
+LONG = {"edge", "nvidia_driver", "offline", "upgrade"}
 SCENARIOS = sorted({path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")} - BY_NAME)
 
 nox.options.default_venv_backend = "none"
