@@ -8,6 +8,11 @@ from types import ModuleType
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says what else the machine does.
+settings.register_profile("llmfleet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("llmfleet")
 
 try:
     from ansible.module_utils.testing import patch_module_args
