@@ -30,31 +30,10 @@ FIRST = f"""
       when: inventory_hostname == 'here-too'
 - ansible.builtin.import_playbook: {ROOT}/playbooks/report.yml
 """
-SILENT = '''"""A connection to a host that does not answer."""
-
-from ansible.errors import AnsibleConnectionFailure
-from ansible.plugins.connection import ConnectionBase
-
-DOCUMENTATION = """
-name: silent
-short_description: A host that does not answer
-description: A host that does not answer.
-"""
-
-
-class Connection(ConnectionBase):
-    transport = "silent"
-    has_pipelining = False
-
-    def _connect(self):
-        raise AnsibleConnectionFailure("No route to <b>host</b>")
-
-    exec_command = put_file = fetch_file = close = lambda self, *args, **kwargs: self._connect()
-'''
 
 
 @pytest.fixture
-def report(tmp_path):
+def report(tmp_path, silent_plugin):
     """report(*hosts, **variables): exit status, changes and what is in report.json, of a run with these hosts.
 
     Hosts of the names "here" and "here-too" are this machine with the GPUs of a recording, any other one is silent, and
@@ -63,13 +42,12 @@ def report(tmp_path):
     for name, script in PROGRAMS.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
-    (tmp_path / "silent.py").write_text(SILENT)
     # What is recorded is what nvidia-smi has said.
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden/pynvml.py").write_text("raise ImportError")
     environment = {
         **os.environ,
-        "ANSIBLE_CONNECTION_PLUGINS": str(tmp_path),
+        "ANSIBLE_CONNECTION_PLUGINS": str(silent_plugin),
         "ANSIBLE_NOCOLOR": "1",
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "PYTHONPATH": str(tmp_path / "hidden"),

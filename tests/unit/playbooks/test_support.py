@@ -15,27 +15,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-SILENT = '''"""A connection to a host that does not answer."""
-
-from ansible.errors import AnsibleConnectionFailure
-from ansible.plugins.connection import ConnectionBase
-
-DOCUMENTATION = """
-name: silent
-short_description: A host that does not answer
-description: A host that does not answer.
-"""
-
-
-class Connection(ConnectionBase):
-    transport = "silent"
-    has_pipelining = False
-
-    def _connect(self):
-        raise AnsibleConnectionFailure("No route to host")
-
-    exec_command = put_file = fetch_file = close = lambda self, *args, **kwargs: self._connect()
-'''
 
 
 @pytest.fixture
@@ -46,10 +25,9 @@ def made():
 
 
 @pytest.fixture
-def support(tmp_path, made):
+def support(tmp_path, made, silent_plugin):
     """support(hosts, **variables): exit status and output of a run with these hosts and their connections."""
-    (tmp_path / "silent.py").write_text(SILENT)
-    environment = {**os.environ, "ANSIBLE_CONNECTION_PLUGINS": str(tmp_path), "ANSIBLE_NOCOLOR": "1"}
+    environment = {**os.environ, "ANSIBLE_CONNECTION_PLUGINS": str(silent_plugin), "ANSIBLE_NOCOLOR": "1"}
 
     def run(hosts, *options, **variables):
         inventory = {name: {"ansible_connection": kind} for name, kind in hosts.items()}
