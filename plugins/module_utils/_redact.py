@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import typing as t
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 HIDDEN = "(hidden)"
 
@@ -54,9 +54,13 @@ _VALUE = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^\s,;&|)\]}]+""")
 _QUOTED = {quote: re.compile(rf"(?:\\.|[^{quote}\\\n])+") for quote in ("'", '"')}
 # What people have asked and what they were told, as engines log it: prompt: '...', messages=[...], "content": "...".
 # In quotes it may go over several lines. Anything else is told from what follows by the end of the line alone.
+_SAID_NAMES = (
+    r"prompts?|messages|content|text|inputs?|completion|response|generated_text|output_text|input_ids|output_ids"
+    r"|token_ids|prompt_token_ids|tool_calls|reasoning_content"
+)
+_SAID_NAME = re.compile(_SAID_NAMES, re.IGNORECASE)
 _SAID = re.compile(
-    r"""(?<![\w-])(\\*["']?(?:prompts?|messages|content|text|inputs?|completion|response|generated_text|output_text"""
-    r"""|input_ids|output_ids|token_ids|prompt_token_ids|tool_calls|reasoning_content)\\*["']?\s*[=:]\s*)"""
+    rf"""(?<![\w-])(-{{0,2}}\\*["']?(?:{_SAID_NAMES})\\*["']?\s*[=:]\s*)"""
     r"""("(?:\\.|[^"\\]){0,65536}"|'(?:\\.|[^'\\]){0,65536}'|[^\n]+)""",
     re.IGNORECASE | re.DOTALL,
 )
@@ -123,18 +127,41 @@ def in_argv(argv: Iterable[str]) -> list[str]:
     return shown
 
 
-def in_data(data: t.Any, name: str = "") -> t.Any:
+def in_data(data: t.Any, name: str = "", show: Callable[[str], str] = in_text) -> t.Any:
     """Data without secrets, at any depth: by the names of keys, and by what texts look like.
 
     :param name: of the data itself.
+    :param show: what is left of a text whose name is not a secret's.
     """
     if isinstance(data, dict):
-        return {key: in_data(value, str(key)) for key, value in data.items()}
+        return {
+            show(key) if isinstance(key, str) else key: in_data(value, str(key), show) for key, value in data.items()
+        }
     if isinstance(data, (list, tuple)):
-        return [in_data(value, name) for value in data]
+        return [in_data(value, name, show) for value in data]
     if not isinstance(data, str):
         return data
-    return _hidden(data, name) if is_secret(name) else in_text(data)
+    return _hidden(data, name) if is_secret(name) else show(data)
+
+
+def in_records(data: t.Any, known: Iterable[str] = ()) -> t.Any:
+    """Data without secrets, and without what people have asked engines and were told, at any depth.
+
+    To be used for data before it is JSON: in its text, what hides an element could take the sign that ends it.
+
+    :param known: as `in_log` takes them.
+    """
+    return in_data(_without_said(data), show=functools.partial(in_log, known=list(known)))
+
+
+def _without_said(data: t.Any, name: str = "") -> t.Any:
+    if _SAID_NAME.fullmatch(name) and isinstance(data, (list, tuple, str)):
+        return _hidden(data) if isinstance(data, str) else HIDDEN
+    if isinstance(data, dict):
+        return {key: _without_said(value, str(key)) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_without_said(value) for value in data]
+    return data
 
 
 def _hidden(value: str, name: str = "") -> str:

@@ -162,16 +162,22 @@ class _Archive:
         piece = _asked(source, seconds, limit)
         # A driver that hangs also shows in the facts, as a failure that took all the time.
         self._sick |= of_driver and (piece.status == "ended" or time.monotonic() - start >= seconds)
-        if not piece.text:
+        if not piece.text and piece.data is None:
             return piece, None
         try:
             patience = max(_REDACTION_MIN_S, min(self._limits.source_seconds, self._deadline - time.monotonic()))
-            shown = str(in_child(lambda: _redact.in_log(piece.text, self._known), patience))
+            shown = str(in_child(lambda: self._told(piece), patience))
         except (TimeoutError, ChildProcessError) as exc:
             return Piece("", "left out", note=f"its secrets could not be taken out: {exc}"), None
         content = shown.encode(errors="replace")
         cut = content[:limit]
         return piece._replace(truncated=piece.truncated or len(cut) < len(content)), cut
+
+    def _told(self, piece: Piece) -> str:
+        if piece.data is None:
+            return _redact.in_log(piece.text, self._known)
+        data = _redact.in_records(piece.data, self._known)
+        return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
     def _shown(self, text: str) -> str:
         return _redact.in_log(text, self._known)

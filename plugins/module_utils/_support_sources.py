@@ -44,12 +44,16 @@ _SECRET_FILE_BYTES = 1 << 20
 
 
 class Piece(t.NamedTuple):
-    """What a source has said. `status` is "ok", "failed", "ended" (its time was up), "absent" or "refused"."""
+    """What a source has said: a text, or data that becomes JSON.
 
-    text: str
+    `status` is "ok", "failed", "ended" (its time was up), "absent" or "refused".
+    """
+
+    text: str = ""
     status: str = "ok"
     truncated: bool = False
     note: str = ""
+    data: t.Any = None
 
 
 class Source(t.NamedTuple):
@@ -238,11 +242,7 @@ def _reading(path: Path, base: Path) -> Callable[[float, int], Piece]:
 
 
 def _told(name: str, asked: str, work: Callable[[], t.Any]) -> Source:
-    return Source(name, asked, lambda seconds, _limit: Piece(_text(in_child(work, seconds))))
-
-
-def _text(data: t.Any) -> str:
-    return json.dumps(_redact.in_data(data), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return Source(name, asked, lambda seconds, _limit: Piece(data=in_child(work, seconds)))
 
 
 def _listing(host: Host, pattern: str) -> str:
@@ -292,7 +292,7 @@ def _processes(host: Host) -> list[dict[str, t.Any]]:
 
 
 def _facts(host: Host, seconds: float) -> Piece:
-    return Piece(_text(read_facts(host.run, timeout=max(1, int(seconds)))))
+    return Piece(data=read_facts(host.run, timeout=max(1, int(seconds))))
 
 
 def _verdict(host: Host, seconds: float) -> Piece:
@@ -306,7 +306,7 @@ def _verdict(host: Host, seconds: float) -> Piece:
         verdict = gate(host.run, {**options, "timeout": max(1, int(seconds))})
     except (ValueError, KeyError, TypeError) as exc:
         return Piece("", "failed", note=f"{path} is not what the role gpu_gate writes: {exc!r}")
-    return Piece(_text({name: value for name, value in verdict.items() if name not in ("facts", "junit")}))
+    return Piece(data={name: value for name, value in verdict.items() if name not in ("facts", "junit")})
 
 
 def _logs(host: Host, units: Sequence[str]) -> Iterator[Source]:

@@ -218,3 +218,26 @@ NEAR = st.text(st.sampled_from("\"'\\\\-=:?&;,()[]{}@/ \n\tkeyToken_prompt1"), m
 @example("-----END PRIVATE KEY-----", "token=", "-----BEGIN PRIVATE KEY-----")
 def test_nothing_around_a_secret_shows_it(before, name, after):
     assert CANARY not in _redact.in_log(f"{before}\n{name}{CANARY}\n{after}")
+
+
+def test_records_are_cleared_at_any_depth():
+    data = {
+        "prompt": QUESTION,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "input_ids": [1, 2],
+        "prompts": 5,
+        "deep": [{"text": {"inputs": QUESTION, "n": 1}, "argv": [f"--prompt={QUESTION}", f"xx{CANARY}yy"]}],
+        f"http://a:{CANARY}@b": {"api_key": CANARY},
+    }
+    shown = _redact.in_records(data, [CANARY])
+    assert CANARY not in str(shown)
+    assert "salary" not in str(shown)
+    assert (shown["prompts"], shown["input_ids"], shown["deep"][0]["text"]["n"]) == (5, "(hidden)", 1)
+    assert shown["deep"][0]["argv"][1] == "xx(hidden)yy"
+
+
+@given(NEAR, NEAR)
+def test_no_text_in_records_takes_what_follows_it(before, after):
+    shown = _redact.in_records({"argv": [before, f"token={CANARY}{after}", "kept"], "pid": 1})
+    assert CANARY not in str(shown)
+    assert (shown["argv"][2], shown["pid"]) == ("kept", 1)

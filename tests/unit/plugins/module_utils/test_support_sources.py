@@ -143,6 +143,8 @@ def processes(monkeypatch):
 
 def test_no_planted_secret_is_in_the_archive(unpacked, processes, tmp_path):
     argv = [sys.executable, "-c", "import time; time.sleep(60)", "--api-key", ARGUMENT, f"--url=http://u:{PROXY}@h"]
+    # Were it hidden in what is already JSON, this one's answer would take the sign that ends it.
+    argv += [f'text = "{PROMPT}', "prompt: "]
     with subprocess.Popen(argv) as engine:
         try:
             texts, entries = unpacked(FILES, PROGRAMS, source_seconds=2)
@@ -160,7 +162,9 @@ def test_no_planted_secret_is_in_the_archive(unpacked, processes, tmp_path):
     assert "said (hidden) just so" in texts[f"journal/{UNIT}.txt"]
     assert "--api-key (hidden) --port 8000" in texts["units/files.txt"]
     (argv,) = [one["argv"] for one in json.loads(texts["processes/units.json"]) if one["pid"] == engine.pid]
-    assert argv[3:] == ["--api-key", "(hidden)", "--url=http://(hidden)@h"]
+    assert argv[3:6] == ["--api-key", "(hidden)", "--url=http://(hidden)@h"]
+    assert argv[6].startswith("text = ")
+    assert argv[7:] == ["prompt:(hidden)"]
     assert texts["kernel/journal.txt"].count("\n") == 1
     assert "fallen off the bus" in texts["kernel/journal.txt"]
     assert "nvidia-smi\t550" in texts["packages/dpkg.txt"]
