@@ -142,16 +142,21 @@ def identity(path: Path) -> dict[str, int]:
     return {"inode": status.st_ino, "mtime_ns": status.st_mtime_ns, "size": status.st_size}
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file, which readers see whole or not at all, also after a power loss."""
+def write_text(path: Path, text: str, mode: int = 0o666) -> None:
+    """Write a small file, which readers see whole or not at all, also after a power loss.
+
+    :param mode: its permissions, less those of the process's umask.
+    """
     stage = path.with_name(path.name + ".new")
-    stage.write_text(text)
+    stage.unlink(missing_ok=True)
+    with open(stage, "w", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        file.write(text)
     commit(stage, path)
 
 
-def write_json(path: Path, content: dict[str, t.Any]) -> None:
+def write_json(path: Path, content: dict[str, t.Any], mode: int = 0o666) -> None:
     """Write a small file of facts, as `write_text` does."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n", mode)
 
 
 def read_json(path: Path) -> dict[str, t.Any]:
