@@ -17,7 +17,6 @@ import dataclasses
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 import time
 import typing as t
@@ -35,6 +34,7 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._files import com
 from ansible_collections.llmfleet.serving.plugins.module_utils._gpu import read_facts
 from ansible_collections.llmfleet.serving.plugins.module_utils._http import HttpError, stream_lines
 from ansible_collections.llmfleet.serving.plugins.module_utils._probe import Question, read_key
+from ansible_collections.llmfleet.serving.plugins.module_utils._run import run_command
 from ansible_collections.llmfleet.serving.plugins.module_utils._systemd import checksum, cpu_seconds, read_unit
 
 _ETC = Path("/etc/llmfleet")
@@ -53,16 +53,6 @@ _READY_S = 60.0
 _PROBE_S = 120.0
 _DRAIN_LOOK_S = 0.5
 _FIGURES = dataclasses.fields(_watchdog.Policy)
-
-
-def run_command(argv: list[str], **options: t.Any) -> tuple[int, str, str]:
-    """As AnsibleModule.run_command: exit status, output and error output; 127 for a command that is not there."""
-    env = {**os.environ, **options.get("environ_update", {})}
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", env=env, check=False)
-    except OSError as exc:
-        return 127, "", str(exc)
-    return done.returncode, done.stdout, done.stderr
 
 
 class Service:

@@ -11,8 +11,6 @@ a fenced host, and exits with 1 when the host is not fit.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
 import typing as t
@@ -22,20 +20,11 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._cuda_checks impo
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate import gate
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate_verdict import describe
+from ansible_collections.llmfleet.serving.plugins.module_utils._run import run_command
 
 _PAUSE_S = 5
 # What comes up some time after the kernel: the driver, the fabric manager, and with it the NVLinks. Nothing else heals.
 _LATE = ("driver-answers", "fabric", "nvlink", "topology", "gpu-count", "gpu-on-bus", "cuda-init", "device-nodes")
-
-
-def run_command(argv: list[str], **options: t.Any) -> tuple[int, str, str]:
-    """As AnsibleModule.run_command: exit status, output and error output; 127 for a command that is not there."""
-    env = {**os.environ, **options.get("environ_update", {})}
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", env=env, check=False)
-    except OSError as exc:
-        return 127, "", str(exc)
-    return done.returncode, done.stdout, done.stderr
 
 
 def main(config: dict[str, t.Any]) -> int:

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import time
-import typing as t
 from pathlib import Path
 
 from ansible_collections.llmfleet.serving.plugins.module_utils import _host_metrics
@@ -25,17 +23,8 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._errors import Ll
 from ansible_collections.llmfleet.serving.plugins.module_utils._files import existing, os_errors, read_json, write_text
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate import gate
 from ansible_collections.llmfleet.serving.plugins.module_utils._host_records import models
+from ansible_collections.llmfleet.serving.plugins.module_utils._run import run_command
 from ansible_collections.llmfleet.serving.plugins.module_utils._watchdog import State
-
-
-def run_command(argv: list[str], **options: t.Any) -> tuple[int, str, str]:
-    """As AnsibleModule.run_command: exit status, output and error output; 127 for a command that is not there."""
-    env = {**os.environ, **options.get("environ_update", {})}
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", env=env, check=False)
-    except OSError as exc:
-        return 127, "", str(exc)
-    return done.returncode, done.stdout, done.stderr
 
 
 def main(path: Path) -> int:
