@@ -22,39 +22,49 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._gpu_facts import
     XidEvents,
 )
 
-# What is wrong with one GPU or with the host, (expected, found), or None when nothing is.
-_Wrong = t.Optional[tuple[str, str]]
-# One way in which a rule is broken: (GPU index or None, expected, found).
-Broken = tuple[t.Optional[int], str, str]
-Check = t.Callable[[Facts, Expectation], list[Broken]]
+
+class Reading(t.NamedTuple):
+    """What a rule has found on one GPU, or on the host where `gpu` is None, and whether that is right."""
+
+    gpu: int | None
+    expected: str
+    found: str
+    right: bool
+
+
+# Whether all is well with one GPU or with the host, what was expected and what was found.
+_Look = tuple[bool, str, str]
+Check = t.Callable[[Facts, Expectation], list[Reading]]
 Applies = t.Callable[[Facts, Expectation], bool]
 
 
-def on_host(check: t.Callable[[Facts, Expectation], _Wrong]) -> Check:
+def on_host(check: t.Callable[[Facts, Expectation], _Look]) -> Check:
     """A rule on the host as a whole."""
 
-    def check_host(facts: Facts, expectation: Expectation) -> list[Broken]:
-        wrong = check(facts, expectation)
-        return [(None, *wrong)] if wrong else []
+    def check_host(facts: Facts, expectation: Expectation) -> list[Reading]:
+        right, expected, found = check(facts, expectation)
+        return [Reading(None, expected, found, right)]
 
     return check_host
 
 
-def on_each_gpu(check: t.Callable[[Gpu, Expectation], _Wrong]) -> Check:
-    """A rule on each GPU that answers; that all answer is a rule of its own."""
+def on_each_gpu(check: t.Callable[[Gpu, Expectation], _Look | None]) -> Check:
+    """A rule on each GPU that answers; that all answer is a rule of its own. None where another rule judges."""
 
-    def check_gpus(facts: Facts, expectation: Expectation) -> list[Broken]:
-        checked = [(gpu["index"], check(gpu, expectation)) for gpu in facts["gpus"] if gpu["error"] is None]
-        return [(index, *wrong) for index, wrong in checked if wrong]
+    def check_gpus(facts: Facts, expectation: Expectation) -> list[Reading]:
+        looks = [(gpu["index"], check(gpu, expectation)) for gpu in facts["gpus"] if gpu["error"] is None]
+        return [Reading(index, look[1], look[2], look[0]) for index, look in looks if look]
 
     return check_gpus
 
 
 # What is wrong with a fact's value, which is told, as `found`; None when nothing is.
 _Judge = t.Callable[[t.Any, Gpu, Expectation], t.Optional[str]]
+# A value that is right, in words.
+_Show = t.Callable[[t.Any], str]
 
 
-def one_fact(fact: str, expected: str, judge: _Judge, optional: bool = False) -> Check:
+def one_fact(fact: str, expected: str, judge: _Judge, optional: bool = False, show: _Show = str) -> Check:
     """A rule on one fact of each GPU.
 
     :param expected: what is wanted, with names of the expectation in braces.
@@ -62,15 +72,20 @@ def one_fact(fact: str, expected: str, judge: _Judge, optional: bool = False) ->
         the rule all the same.
     """
 
-    def check(gpu: Gpu, expectation: Expectation) -> _Wrong:
+    def check(gpu: Gpu, expectation: Expectation) -> _Look:
         value = t.cast("dict[str, t.Any]", gpu)[fact]
         if value is None:
-            found = _no_answer(gpu, fact, optional or fact in expectation.absent)
+            wrong = _no_answer(gpu, fact, optional or fact in expectation.absent)
         else:
-            found = judge(value, gpu, expectation)
-        return (expected.format(**vars(expectation)), found) if found else None
+            wrong = judge(value, gpu, expectation)
+        right = _NOT_TOLD if value is None else show(value)
+        return wrong is None, expected.format(**vars(expectation)), right if wrong is None else wrong
 
     return on_each_gpu(check)
+
+
+# What need not be told, and is not.
+_NOT_TOLD = "not told"
 
 
 def _no_answer(gpu: Gpu, fact: str, optional: bool) -> str | None:
@@ -81,7 +96,11 @@ def _no_answer(gpu: Gpu, fact: str, optional: bool) -> str | None:
 
 def equals(fact: str, wanted: t.Any, expected: str, found: str, optional: bool = False) -> Check:
     """Each GPU's `fact` is `wanted`. `found` words any other value, which it may quote as {}."""
-    return one_fact(fact, expected, lambda value, *_rest: None if value == wanted else found.format(value), optional)
+
+    def judge(value: t.Any, _gpu: Gpu, _expectation: Expectation) -> str | None:
+        return None if value == wanted else found.format(value)
+
+    return one_fact(fact, expected, judge, optional, lambda _value: expected)
 
 
 def any_tells(*names: str) -> Applies:
@@ -96,6 +115,14 @@ def any_tells(*names: str) -> Applies:
 
 def _told(value: t.Any, unit: str = "") -> str:
     return "N/A" if value is None else f"{value}{unit}"
+
+
+_NONE = "none"
+
+
+def several(texts: t.Iterable[str]) -> str:
+    """Several words as one text."""
+    return ", ".join(sorted(texts) if isinstance(texts, set) else texts) or _NONE
 
 
 def _at_least(found: str | None, floor: str) -> bool:
@@ -115,24 +142,32 @@ def allowed(process: Process, expectation: Expectation) -> bool:
 # --- The checks: which GPUs there are
 
 
-def gpu_count(facts: Facts, expectation: Expectation) -> _Wrong:
+def driver_answers(facts: Facts, _expectation: Expectation) -> _Look:
+    """Facts that are there have come from it: where they are not, the rule is broken before."""
+    return True, "facts about the GPUs", f"driver {_told(facts['driver_version'])}"
+
+
+def gpu_count(facts: Facts, expectation: Expectation) -> _Look:
     count = facts["attached_gpus"]
-    return None if count == expectation.count else (f"{expectation.count} GPUs", _told(count))
+    return count == expectation.count, f"{expectation.count} GPUs", _told(count)
 
 
-def gpu_on_bus(facts: Facts, _expectation: Expectation) -> _Wrong:
+def gpu_on_bus(facts: Facts, _expectation: Expectation) -> _Look:
     on_bus, attached = facts["pci_gpus"] or 0, facts["attached_gpus"] or 0
-    return None if attached >= on_bus else (f"all {on_bus} GPUs of the PCI bus with the driver", str(attached))
+    return attached >= on_bus, f"all {on_bus} GPUs of the PCI bus with the driver", str(attached)
 
 
-def gpu_answers(facts: Facts, _expectation: Expectation) -> list[Broken]:
-    silent: list[Broken] = [
-        (gpu["index"], "a GPU that answers", gpu["error"]) for gpu in facts["gpus"] if gpu["error"] is not None
+def gpu_answers(facts: Facts, _expectation: Expectation) -> list[Reading]:
+    silent = [
+        Reading(gpu["index"], "a GPU that answers", gpu["error"], False)
+        for gpu in facts["gpus"]
+        if gpu["error"] is not None
     ]
     attached, listed = facts["attached_gpus"] or 0, len(facts["gpus"])
-    if listed < attached:
-        silent.append((None, f"answers of all {attached} attached GPUs", f"answers of {listed}"))
-    return silent
+    return [
+        *silent,
+        Reading(None, f"answers of all {attached} attached GPUs", f"answers of {listed}", listed >= attached),
+    ]
 
 
 def gpu_name(value: str, _gpu: Gpu, expectation: Expectation) -> str | None:
@@ -143,23 +178,22 @@ def gpu_memory(value: int, _gpu: Gpu, expectation: Expectation) -> str | None:
     return None if value >= expectation.memory_min else f"{value} MiB"
 
 
-def driver_version(facts: Facts, expectation: Expectation) -> _Wrong:
+def driver_version(facts: Facts, expectation: Expectation) -> _Look:
     floor, found = expectation.driver_version_min or "0", facts["driver_version"]
-    return None if _at_least(found, floor) else (f"driver {floor} or newer", _told(found))
+    return _at_least(found, floor), f"driver {floor} or newer", _told(found)
 
 
-def cuda_version(facts: Facts, expectation: Expectation) -> _Wrong:
+def cuda_version(facts: Facts, expectation: Expectation) -> _Look:
     floor, found = expectation.cuda_version_min or "0", facts["cuda_version"]
-    return None if _at_least(found, floor) else (f"CUDA {floor} or newer", _told(found))
+    return _at_least(found, floor), f"CUDA {floor} or newer", _told(found)
 
 
-def vbios(facts: Facts, expectation: Expectation) -> _Wrong:
+def vbios(facts: Facts, expectation: Expectation) -> _Look:
     gpus = [gpu for gpu in facts["gpus"] if gpu["error"] is None]
     found = {gpu["vbios_version"] or str(_no_answer(gpu, "vbios_version", False)) for gpu in gpus}
     wanted = expectation.vbios_version
-    if found - {wanted} if wanted else len(found) > 1:
-        return f"VBIOS {wanted} on all GPUs" if wanted else "one VBIOS version on all GPUs", ", ".join(sorted(found))
-    return None
+    wrong = found - {wanted} if wanted else len(found) > 1
+    return not wrong, f"VBIOS {wanted} on all GPUs" if wanted else "one VBIOS version on all GPUs", several(found)
 
 
 # --- The checks: memory
@@ -169,13 +203,13 @@ def vbios(facts: Facts, expectation: Expectation) -> _Wrong:
 _SRAM_CORRECTED, _DRAM_CORRECTED = 10_000, 20_000_000
 
 
-def ecc_fact(fact: str, expected: str, judge: _Judge) -> Check:
+def ecc_fact(fact: str, expected: str, judge: _Judge, show: _Show = str) -> Check:
     """A rule on what ECC tells. With ECC off it tells nothing, and a rule of its own says so."""
-    check = one_fact(fact, expected, judge)
+    check = one_fact(fact, expected, judge, show=show)
 
-    def check_with_ecc(facts: Facts, expectation: Expectation) -> list[Broken]:
+    def check_with_ecc(facts: Facts, expectation: Expectation) -> list[Reading]:
         off = {gpu["index"] for gpu in facts["gpus"] if gpu["ecc_mode"] is False}
-        return [broken for broken in check(facts, expectation) if broken[0] not in off]
+        return [reading for reading in check(facts, expectation) if reading.gpu not in off]
 
     return check_with_ecc
 
@@ -190,11 +224,11 @@ def ecc_aggregate(value: int, gpu: Gpu, _expectation: Expectation) -> str | None
     return str(before) if before > 0 else None
 
 
-def ecc_corrected(gpu: Gpu, _expectation: Expectation) -> _Wrong:
+def ecc_corrected(gpu: Gpu, _expectation: Expectation) -> _Look:
     sram, dram = gpu["ecc_sram_corrected_volatile"], gpu["ecc_dram_corrected_volatile"]
-    if (sram or 0) <= _SRAM_CORRECTED and (dram or 0) <= _DRAM_CORRECTED:
-        return None
-    return f"at most {_SRAM_CORRECTED} in SRAM and {_DRAM_CORRECTED} in DRAM", f"{_told(sram)} and {_told(dram)}"
+    right = (sram or 0) <= _SRAM_CORRECTED and (dram or 0) <= _DRAM_CORRECTED
+    expected = f"at most {_SRAM_CORRECTED} in SRAM and {_DRAM_CORRECTED} in DRAM"
+    return right, expected, f"{_told(sram)} and {_told(dram)}"
 
 
 def ecc_threshold(value: bool, _gpu: Gpu, _expectation: Expectation) -> str | None:
@@ -230,12 +264,12 @@ def temperature(_value: int, gpu: Gpu, _expectation: Expectation) -> str | None:
     return _hot(gpu)
 
 
-def warm(gpu: Gpu, _expectation: Expectation) -> _Wrong:
+def warm(gpu: Gpu, _expectation: Expectation) -> _Look | None:
     """A GPU that is too hot, or does not tell, breaks the other rule."""
     degrees = gpu["temperature"]
-    if degrees is None or degrees < TEMPERATURE_WARM or _hot(gpu):
+    if degrees is None or _hot(gpu):
         return None
-    return f"less than {TEMPERATURE_WARM} C", f"{degrees} C"
+    return degrees < TEMPERATURE_WARM, f"less than {TEMPERATURE_WARM} C", f"{degrees} C"
 
 
 def power_limit(value: float, gpu: Gpu, _expectation: Expectation) -> str | None:
@@ -270,23 +304,21 @@ def _up(gpu: Gpu) -> list[NvLink]:
     return [link for link in gpu["nvlinks"] or [] if link["active"]]
 
 
-def nvlink_count(gpu: Gpu, expectation: Expectation) -> _Wrong:
+def nvlink_count(gpu: Gpu, expectation: Expectation) -> _Look:
     up = len(_up(gpu))
-    if up >= expectation.nvlinks:
-        return None
     down = ", ".join(str(link["link"]) for link in gpu["nvlinks"] or [] if not link["active"])
-    return f"{expectation.nvlinks} NVLinks up", f"{up} up" + (f", down: {down}" if down else "")
+    found = f"{up} up" + (f", down: {down}" if down else "")
+    return up >= expectation.nvlinks, f"{expectation.nvlinks} NVLinks up", found
 
 
-def nvlink_speed(gpu: Gpu, expectation: Expectation) -> _Wrong:
+def nvlink_speed(gpu: Gpu, expectation: Expectation) -> _Look:
     slow = [link for link in _up(gpu) if (link["speed"] or 0) < expectation.nvlink_speed_min]
-    if not slow:
-        return None
     found = ", ".join(f"{_told(link['speed'])} on link {link['link']}" for link in slow)
-    return f"at least {expectation.nvlink_speed_min} MB/s per NVLink", found
+    speeds = several({_told(link["speed"]) for link in _up(gpu)})
+    return not slow, f"at least {expectation.nvlink_speed_min} MB/s per NVLink", found or speeds
 
 
-def nvlink_errors(gpu: Gpu, _expectation: Expectation) -> _Wrong:
+def nvlink_errors(gpu: Gpu, _expectation: Expectation) -> _Look:
     found = [
         f"{count} {kind} on link {link['link']}"
         for link in gpu["nvlinks"] or []
@@ -297,26 +329,26 @@ def nvlink_errors(gpu: Gpu, _expectation: Expectation) -> _Wrong:
         )
         if count
     ]
-    return ("no NVLink errors", ", ".join(found)) if found else None
+    return not found, "no NVLink errors", several(found)
 
 
-def topology(facts: Facts, expectation: Expectation) -> list[Broken]:
+def topology(facts: Facts, expectation: Expectation) -> list[Reading]:
     """Every two GPUs are joined by NVLinks, or as they were when measured. How many links is a rule of its own."""
     rows = facts["topology"]
     lost = {place for place, gpu in enumerate(facts["gpus"]) if gpu["error"] is not None}
     if rows is None:  # nvidia-smi gives up when a GPU is lost, which a rule of its own says
-        return [] if lost else [(None, "a matrix of how the GPUs are joined", "N/A")]
-    broken: list[Broken] = []
+        return [] if lost else [Reading(None, "a matrix of how the GPUs are joined", "N/A", False)]
+    expected = "the way to each other GPU as measured" if expectation.topology else "NVLinks to each other GPU"
+    readings = []
     for a, row in enumerate(rows):
         wrong = [
             f"{_told(way)} to GPU {b}"
             for b, way in enumerate(row)
             if not {a, b} & lost and a != b and _kind(way) != _wanted(expectation, a, b)
         ]
-        if wrong:
-            expected = "the way to each other GPU as measured" if expectation.topology else "NVLinks to each other GPU"
-            broken.append((facts["gpus"][a]["index"], expected, ", ".join(wrong)))
-    return broken
+        ways = several({_told(way) for way in (*row[:a], *row[a + 1 :])})
+        readings.append(Reading(facts["gpus"][a]["index"], expected, ", ".join(wrong) or ways, not wrong))
+    return readings
 
 
 def _kind(way: str | None) -> str | None:
@@ -335,40 +367,41 @@ def has_fabric(facts: Facts, _expectation: Expectation) -> bool:
     return any(gpu["fabric_state"] is not None for gpu in facts["gpus"])
 
 
-def fabric(gpu: Gpu, _expectation: Expectation) -> _Wrong:
+def fabric(gpu: Gpu, _expectation: Expectation) -> _Look:
     found = (gpu["fabric_state"], gpu["fabric_status"])
-    return None if found == ("Completed", "Success") else ("Completed, Success", ", ".join(_told(one) for one in found))
+    return found == ("Completed", "Success"), "Completed, Success", ", ".join(_told(one) for one in found)
 
 
 def fabric_health(value: list[str], _gpu: Gpu, _expectation: Expectation) -> str | None:
     return ", ".join(value).replace("_", " ") or None
 
 
-def fabric_manager(facts: Facts, _expectation: Expectation) -> _Wrong:
+def fabric_manager(facts: Facts, _expectation: Expectation) -> _Look:
     manager = t.cast("dict[str, str | None]", facts["fabric_manager"])
     driver = facts["driver_version"]
-    if manager["state"] == "active" and manager["version"] in (driver, None):
-        return None
-    return f"active, version {_told(driver)}", f"{manager['state']}, version {_told(manager['version'])}"
+    right = manager["state"] == "active" and manager["version"] in (driver, None)
+    return right, f"active, version {_told(driver)}", f"{manager['state']}, version {_told(manager['version'])}"
 
 
 # --- The checks: the kernel's log
 
 
-def kernel_log(facts: Facts, _expectation: Expectation) -> _Wrong:
-    return None if facts["xids"] is not None else ("the kernel's messages of this boot", "none that may be read")
+def kernel_log(facts: Facts, _expectation: Expectation) -> _Look:
+    read = facts["xids"] is not None
+    return read, "the kernel's messages of this boot", "read" if read else "none that may be read"
 
 
 def xids(wrong: t.Callable[[XidEvents], t.Any], expected: str) -> Check:
     """A rule on each event that is `wrong`, on its GPU."""
 
-    def check(facts: Facts, _expectation: Expectation) -> list[Broken]:
+    def check(facts: Facts, _expectation: Expectation) -> list[Reading]:
         indices = {gpu["pci_bus_id"]: gpu["index"] for gpu in facts["gpus"]}
-        return [
-            (indices.get(event["pci_bus_id"]), expected, f"{event['message']} ({event['count']} times)")
+        broken = [
+            Reading(indices.get(event["pci_bus_id"]), expected, f"{event['message']} ({event['count']} times)", False)
             for event in facts["xids"] or []
             if wrong(event)
         ]
+        return broken or [Reading(None, expected, _NONE, True)]
 
     return check
 
@@ -392,13 +425,17 @@ def process(value: list[Process], _gpu: Gpu, expectation: Expectation) -> str | 
     )
 
 
-def idle(gpu: Gpu, expectation: Expectation) -> _Wrong:
+def process_names(value: list[Process]) -> str:
+    """Those that may be there."""
+    return several({f"{process['name'] or 'unnamed'} of {process['unit']}" for process in value})
+
+
+def idle(gpu: Gpu, expectation: Expectation) -> _Look | None:
     """A GPU with processes is judged by them, and one with MIG on does not tell."""
     if gpu["mig_mode"] or gpu["processes"]:
         return None
     memory, utilization = gpu["memory_used"], gpu["utilization"]
     free = memory is not None and memory <= expectation.idle_memory_max
-    if free and utilization is not None and utilization <= expectation.idle_utilization_max:
-        return None
+    right = free and utilization is not None and utilization <= expectation.idle_utilization_max
     expected = f"at most {expectation.idle_memory_max} MiB and {expectation.idle_utilization_max} % in use"
-    return expected, f"{_told(memory, ' MiB')} and {_told(utilization, ' %')}"
+    return right, expected, f"{_told(memory, ' MiB')} and {_told(utilization, ' %')}"

@@ -46,7 +46,7 @@ _OPTION = "an option"
 DRIVER_ANSWERS = Rule(
     "driver-answers",
     "fail",
-    lambda _facts, _expectation: [],
+    check.on_host(check.driver_answers),
     "Nothing else can be judged until the driver answers.",
     "a GPU that tells nothing is not fit",
 )
@@ -86,7 +86,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "gpu-memory",
         "fail",
-        check.one_fact("memory_total", "at least {memory_min} MiB", check.gpu_memory),
+        check.one_fact("memory_total", "at least {memory_min} MiB", check.gpu_memory, show="{} MiB".format),
         "Choose the profile of this variant, or have the GPU looked at.",
         _PROFILE,
     ),
@@ -151,6 +151,8 @@ RULES: tuple[Rule, ...] = (
             "ecc_uncorrected_aggregate",
             "no uncorrectable memory error before the driver was loaded",
             check.ecc_aggregate,
+            # Those since the driver was loaded are another rule's.
+            lambda _count: "0",
         ),
         "Watch this GPU: it has had errors before, and more of them are a reason to have it replaced.",
         _NVIDIA_MEMORY,
@@ -166,7 +168,12 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "ecc-sram-threshold",
         "fail",
-        check.ecc_fact("ecc_sram_threshold_exceeded", "fewer SRAM errors than NVIDIA's threshold", check.ecc_threshold),
+        check.ecc_fact(
+            "ecc_sram_threshold_exceeded",
+            "fewer SRAM errors than NVIDIA's threshold",
+            check.ecc_threshold,
+            lambda _exceeded: "fewer",
+        ),
         "Have the GPU replaced.",
         "the GPU's own flag",
     ),
@@ -187,7 +194,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "row-remap-spare",
         "warn",
-        check.one_fact("remapped_rows_histogram", "spare rows in every memory bank", check.spare_rows, optional=True),
+        check.one_fact(
+            "remapped_rows_histogram",
+            "spare rows in every memory bank",
+            check.spare_rows,
+            optional=True,
+            show=lambda banks: f"{banks['none']} without",
+        ),
         "Watch this GPU: the next fault in such a bank cannot be remapped.",
         _NVIDIA_MEMORY,
         check.any_tells("remapped_rows_histogram"),
@@ -247,7 +260,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "throttling",
         "fail",
-        check.one_fact("clocks_event_reasons", "clocks not slowed down", check.throttling),
+        check.one_fact("clocks_event_reasons", "clocks not slowed down", check.throttling, show=check.several),
         "Look at cooling and power supply: `nvidia-smi -q -d TEMPERATURE,POWER,PERFORMANCE`.",
         # Thermal and power-brake slowdowns; a power cap is what load causes.
         "the mask 0xE8 of clock event reasons, as Azure's health agent has it",
@@ -255,7 +268,12 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "temperature",
         "fail",
-        check.one_fact("temperature", f"less than {TEMPERATURE_MAX} C and than its own limit", check.temperature),
+        check.one_fact(
+            "temperature",
+            f"less than {TEMPERATURE_MAX} C and than its own limit",
+            check.temperature,
+            show="{} C".format,
+        ),
         "Look at the fans and the air around the host.",
         "the GPU's own slowdown limit, and 90 C of Azure's health agent",
     ),
@@ -269,7 +287,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "power-limit",
         "warn",
-        check.one_fact("power_limit", "the default power limit", check.power_limit, optional=True),
+        check.one_fact(
+            "power_limit", "the default power limit", check.power_limit, optional=True, show="{:g} W".format
+        ),
         "Run `nvidia-smi -pl WATTS`, unless the limit is wanted.",
         "the GPU's default",
         check.any_tells("power_limit"),
@@ -339,7 +359,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "fabric-health",
         "fail",
-        check.one_fact("fabric_health", "a fabric without trouble", check.fabric_health, optional=True),
+        check.one_fact(
+            "fabric_health", "a fabric without trouble", check.fabric_health, optional=True, show=check.several
+        ),
         "Read the fabric manager's log, and look at the NVSwitches.",
         "the driver's own judgement",
         check.any_tells("fabric_health"),
@@ -379,7 +401,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "processes",
         "fail",
-        check.one_fact("processes", "no process but those of the allowed units", check.process),
+        check.one_fact(
+            "processes", "no process but those of the allowed units", check.process, show=check.process_names
+        ),
         "Stop these processes, or name their systemd unit among the allowed ones.",
         _OPTION,
     ),

@@ -10,6 +10,7 @@ import re
 import typing as t
 from xml.etree import ElementTree
 
+from ansible_collections.llmfleet.serving.plugins.module_utils._gate_checks import Reading
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate_profiles import Expectation
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate_rules import RULES, Rule
 from ansible_collections.llmfleet.serving.plugins.module_utils._gpu_facts import Facts
@@ -40,25 +41,34 @@ class Outcome(t.TypedDict):
     outcome: str
 
 
+class RuleOutcome(Outcome):
+    """The same, with what was expected and found on all GPUs, of a broken rule on those that break it.
+
+    Both are "" where nothing was judged.
+    """
+
+    expected: str
+    found: str
+
+
 class Verdict(t.TypedDict):
     """`verdict` is "fail" when a rule of severity "fail" is broken, else "pass"."""
 
     verdict: str
     findings: list[RuleFinding]
-    rules: list[Outcome]
+    rules: list[RuleOutcome]
 
 
 def evaluate(facts: Facts, expectation: Expectation) -> Verdict:
     """All rules on a host's facts."""
     findings: list[RuleFinding] = []
-    rules: list[Outcome] = []
+    rules: list[RuleOutcome] = []
     for rule in RULES:
-        if rule.applies(facts, expectation):
-            broken = [_finding(rule, *broken) for broken in rule.check(facts, expectation)]
-            findings += broken
-            rules.append(_outcome(rule, rule.severity if broken else "pass"))
-        else:
-            rules.append(_outcome(rule, "skip"))
+        readings = rule.check(facts, expectation) if rule.applies(facts, expectation) else None
+        broken = [reading for reading in readings or [] if not reading.right]
+        findings += [_finding(rule, reading.gpu, reading.expected, reading.found) for reading in broken]
+        outcome = "skip" if readings is None else rule.severity if broken else "pass"
+        rules.append(_outcome(rule, outcome, broken or readings or []))
     failed = any(finding["severity"] == "fail" for finding in findings)
     return {"verdict": "fail" if failed else "pass", "findings": findings, "rules": rules}
 
@@ -68,12 +78,40 @@ def refuse(broken: Rule, expected: str, found: str) -> Verdict:
     return {
         "verdict": "fail",
         "findings": [_finding(broken, None, expected, found.rstrip("."))],
-        "rules": [_outcome(rule, "fail" if rule is broken else "skip") for rule in RULES],
+        "rules": [
+            _outcome(rule, "fail", [Reading(None, expected, found.rstrip("."), False)])
+            if rule is broken
+            else _outcome(rule, "skip", [])
+            for rule in RULES
+        ],
     }
 
 
-def _outcome(rule: Rule, outcome: str) -> Outcome:
-    return {"rule": rule.id, "severity": rule.severity, "outcome": outcome}
+def _outcome(rule: Rule, outcome: str, readings: t.Sequence[Reading]) -> RuleOutcome:
+    return {
+        "rule": rule.id,
+        "severity": rule.severity,
+        "outcome": outcome,
+        "expected": _together(reading.expected for reading in readings),
+        "found": _together(reading.found for reading in readings),
+    }
+
+
+# As many different values are told one by one.
+_VALUES_MAX = 3
+_NUMBER = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)( .*)?")
+
+
+def _together(texts: t.Iterable[str]) -> str:
+    """What several GPUs have said, each text once: "34 C to 41 C" where they are many numbers."""
+    found = list(dict.fromkeys(texts))
+    if len(found) <= _VALUES_MAX:
+        return "; ".join(found)
+    numbers = [_NUMBER.fullmatch(text) for text in found]
+    if all(numbers) and len({match[2] for match in numbers if match}) == 1:
+        found.sort(key=lambda text: float(text.partition(" ")[0]))
+        return f"{found[0]} to {found[-1]}"
+    return "; ".join([*found[:_VALUES_MAX], f"and {len(found) - _VALUES_MAX} more"])
 
 
 def _finding(rule: Rule, gpu: int | None, expected: str, found: str) -> RuleFinding:
@@ -137,8 +175,9 @@ def table(verdict: Verdict) -> str:
     troubles = _troubles(verdict["findings"])
     rows = [(one.severity, one.rule, _joined(one.gpus), one.expected, one.found) for one in troubles]
     rows.sort(key=lambda row: row[0])
-    rows += [(one["outcome"], one["rule"], "", "", "") for one in verdict["rules"] if one["outcome"] == "pass"]
-    rows += [(one["outcome"], one["rule"], "", "", "") for one in verdict["rules"] if one["outcome"] == "skip"]
+    for outcome in ("pass", "skip"):
+        rules = [one for one in verdict["rules"] if one["outcome"] == outcome]
+        rows += [(outcome, one["rule"], "", one["expected"], one["found"]) for one in rules]
     lines = [_TITLES, *(tuple(" ".join(cell.split()) for cell in row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_TITLES))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)

@@ -118,9 +118,18 @@ def parse(text: str, name: str) -> Document:
 
 
 def settled(document: Document) -> Document:
-    """The document without what may differ each time: date, comparison, answers, units that run now and then."""
-    hosts = [{key: value for key, value in host.items() if key not in _PASSING} for host in document["hosts"]]
+    """The document without what may differ each time: date, comparison, answers, units that run now and then, and what
+    a rule has found that is right, such as a temperature.
+    """
+    hosts = [
+        {**{key: value for key, value in host.items() if key not in _PASSING}, "gate": _settled(host["gate"])}
+        for host in document["hosts"]
+    ]
     return {**{key: value for key, value in document.items() if key not in _PASSING}, "hosts": hosts}
+
+
+def _settled(gate: Json) -> Json:
+    return {**gate, "rules": [{**rule, "found": ""} if rule["outcome"] == "pass" else rule for rule in gate["rules"]]}
 
 
 def reasons(document: Document) -> list[str]:
@@ -277,6 +286,8 @@ def _gate(gate: Mapping[str, t.Any]) -> Json:
             "rule": one["rule"],
             "severity": one["severity"],
             "outcome": one["outcome"],
+            "expected": one["expected"],
+            "found": one["found"],
             "source": _RULES[one["rule"]].source if one["rule"] in _RULES else "",
             "findings": _findings(finding for finding in gate["findings"] if finding["rule"] == one["rule"]),
         }

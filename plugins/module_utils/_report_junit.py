@@ -65,9 +65,9 @@ def _cases(host: Json) -> Iterator[_Case]:
         return
     yield _Case("host", "read", _why(host, "unread"))
     for rule in host["gate"]["rules"]:
-        said = "; ".join(
-            f"expected {one['expected']}, found {one['found']}. {one['advice']}" for one in rule["findings"]
-        )
+        broken = (f"expected {one['expected']}, found {one['found']}. {one['advice']}" for one in rule["findings"])
+        passed = f"expected {rule['expected']}, found {rule['found']}." if rule["expected"] else ""
+        said = "; ".join(broken) or passed
         yield _Case("gate", rule["rule"], _why(host, "gate", rule["rule"]), rule["outcome"] == "skip", said)
     for kind, things in (("model", host["models"]), ("service", host["services"])):
         for thing in things:

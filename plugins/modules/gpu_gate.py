@@ -209,6 +209,14 @@ rules:
       description: V(pass), V(warn), V(fail), or V(skip) when the rule does not apply to this host.
       type: str
       sample: pass
+    expected:
+      description: What was wanted. Empty where nothing was judged.
+      type: str
+      sample: at least 81000 MiB
+    found:
+      description: What the GPUs have, of a broken rule those that break it. Empty where nothing was judged.
+      type: str
+      sample: 81559 MiB
 table:
   description: All rules and what breaks them, as a table for people.
   returned: always, unless an option is refused

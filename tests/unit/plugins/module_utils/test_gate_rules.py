@@ -374,6 +374,35 @@ def test_healthy_gpus_break_no_rule_and_all_are_evaluated():
     assert outcomes(facts_from(XML), TWO_H200) == {rule.id: "pass" for rule in RULES}
 
 
+def test_what_is_right_is_told_too():
+    rules = evaluate(with_values(temperature=41), TWO_H200)["rules"]
+    told = {one["rule"]: (one["expected"], one["found"]) for one in rules}
+    assert all(expected and found for expected, found in told.values())
+    assert told["gpu-memory"] == ("at least 143771 MiB", "143771 MiB")
+    assert told["driver-version"] == ("driver 550.90.12 or newer", "580.159.04")
+    assert told["temperature"] == ("less than 90 C and than its own limit", "38 C; 41 C")
+    assert told["nvlink-count"] == ("18 NVLinks up", "18 up")
+    assert told["topology"] == ("NVLinks to each other GPU", "NV18")
+    assert told["power-limit"] == ("the default power limit", "700 W")
+
+
+def test_what_is_wrong_is_told_of_those_that_are():
+    (rule,) = (one for one in evaluate(with_values(temperature=95), TWO_H200)["rules"] if one["rule"] == "temperature")
+    assert rule["found"] == "95 C"
+
+
+def test_what_is_not_judged_has_nothing_to_tell():
+    rules = evaluate(facts_from(XML), dataclasses.replace(TWO_H200, cuda_version_min=None))["rules"]
+    (rule,) = (one for one in rules if one["rule"] == "cuda-version")
+    assert (rule["outcome"], rule["expected"], rule["found"]) == ("skip", "", "")
+
+
+def test_what_need_not_be_told_and_is_not():
+    rules = evaluate(with_values(power_limit=None), TWO_H200)["rules"]
+    (rule,) = (one for one in rules if one["rule"] == "power-limit")
+    assert (rule["outcome"], rule["found"]) == ("pass", "700 W; not told")
+
+
 def test_versions_are_not_judged_without_a_floor():
     expectation = dataclasses.replace(TWO_H200, driver_version_min=None, cuda_version_min=None)
     assert skipped(facts_from(XML), expectation) == {"driver-version", "cuda-version"}

@@ -17,6 +17,7 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._gate_rules impor
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate_verdict import (
     RuleFinding,
     Verdict,
+    _together,
     describe,
     junit,
     refuse,
@@ -43,7 +44,13 @@ def verdict(*findings: RuleFinding) -> Verdict:
         "verdict": "fail" if "fail" in broken.values() else "pass",
         "findings": list(findings),
         "rules": [
-            {"rule": rule, "severity": severity, "outcome": "skip" if rule == "fabric" else broken.get(rule, "pass")}
+            {
+                "rule": rule,
+                "severity": severity,
+                "outcome": "skip" if rule == "fabric" else broken.get(rule, "pass"),
+                "expected": "" if rule == "fabric" else "off",
+                "found": "" if rule == "fabric" else "off, all",
+            }
             for rule, severity in rules
         ],
     }
@@ -72,12 +79,28 @@ def test_gpus_with_the_same_trouble_share_a_line():
     ]
 
 
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ([], ""),
+        (["0"] * 8, "0"),
+        (["38 C", "36 C", "38 C"], "38 C; 36 C"),
+        (["38 C", "36 C", "101 C", "40 C"], "36 C to 101 C"),
+        (["1", "2", "3.5", "-4"], "-4 to 3.5"),
+        (["1 C", "2", "3 C", "4 C"], "1 C; 2; 3 C; and 1 more"),
+        (["a", "b", "c", "d", "e"], "a; b; c; and 2 more"),
+    ],
+)
+def test_what_several_gpus_say_is_told_together(found, told):
+    assert _together(found) == told
+
+
 def test_the_table_has_the_worst_first():
     assert table(BAD).splitlines() == [
         "RESULT  RULE      GPU   EXPECTED  FOUND",
         "fail    mig-mode  0, 3  off       on",
         "warn    vbios           off       1, 2",
-        "pass    idle",
+        "pass    idle            off       off, all",
         "skip    fabric",
     ]
 
