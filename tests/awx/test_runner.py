@@ -7,27 +7,19 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import types
-from pathlib import Path
 from unittest.mock import ANY
 
 import model_headers
 import pytest
 from awx_data import described
+from awx_jobs import CANARY, artifacts_of, by_hand, outcomes, runner, survey_variables
 
 from testbed import hosts
-from testbed.awx.rules import QUESTION_TYPES
 from testbed.engine import docker
 
 pytestmark = pytest.mark.bed
 
-ROOT = Path(__file__).parents[2]
 HOST = "llmfleet-test-runner"
-CANARY = "hf_c4n4ry"
 MODEL = {"name": "m", "hub": "/srv/models", "repo": "acme/model", "revision": "0" * 40}
 SERVICES = [{"name": "chat", "engine": "ollama", "model": "m"}]
 ANSWERS = {
@@ -53,91 +45,14 @@ def inventory(tmp_path_factory):
     secret = {"env": "LLMFLEET_HUB_TOKEN_FILE", "dest": "/etc/llmfleet/hub.token"}
     fleet = {"llmfleet_models": [MODEL], "llmfleet_services": SERVICES, "llmfleet_secret_files": [secret]}
     fleet["llmfleet_report_directory"] = str(folder / "report")
-    path = folder / "hosts.json"
-    path.write_text(json.dumps({"llmfleet": {"hosts": {HOST: facts}, "vars": fleet}}))
+    (folder / "inventory").mkdir()
+    (folder / "inventory" / "hosts.json").write_text(json.dumps({"llmfleet": {"hosts": {HOST: facts}, "vars": fleet}}))
     hosts.up([HOST])
     try:
         docker("cp", str(folder / "models"), f"{HOST}:/srv/models")
-        yield path
+        yield folder / "inventory"
     finally:
         hosts.down([HOST])
-
-
-def survey_variables(template, **answers):
-    """What AWX makes of answers: the form is held to, and a question without an answer gives no variable."""
-    questions = {question["variable"]: question for question in template["survey"]}
-    assert answers.keys() <= questions.keys()
-    for name, answer in answers.items():
-        assert isinstance(answer, QUESTION_TYPES[questions[name]["type"]])
-        assert answer in questions[name].get("choices", [answer])
-    required = {name for name, question in questions.items() if question["required"]}
-    assert required <= answers.keys()
-    return answers
-
-
-def runner(folder, template, inventory, variables, playbook=None):
-    """Run a job template as AWX does, its credential a file whose path is in the environment."""
-    (folder / "env").mkdir(parents=True)
-    (folder / "inventory").mkdir()
-    token = folder / "token"
-    token.write_text(CANARY)
-    token.chmod(0o600)
-    (folder / "env" / "extravars").write_text(json.dumps(variables))
-    (folder / "env" / "envvars").write_text(json.dumps({"LLMFLEET_HUB_TOKEN_FILE": str(token)}))
-    (folder / "env" / "settings").write_text(json.dumps({"job_timeout": template["timeout"]}))
-    shutil.copy(inventory, folder / "inventory" / "hosts.json")
-    (folder / "project").symlink_to(ROOT)
-    program = Path(sys.executable).with_name("ansible-runner")
-    options = ["-p", playbook or template["playbook"], "-i", "job", "--limit", template["limit"]]
-    # It looks for ansible-playbook on the path.
-    env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
-    argv = [str(program), "run", str(folder), *options]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=600, env=env, check=False)
-    artifacts = folder / "artifacts" / "job"
-    events = [json.loads(path.read_text()) for path in (artifacts / "job_events").glob("*.json")]
-    token.unlink()
-    return types.SimpleNamespace(
-        status=done.returncode,
-        said=done.stdout + done.stderr,
-        events=sorted(events, key=lambda event: event["counter"]),
-        rc=(artifacts / "rc").read_text(),
-        text="".join(path.read_text(errors="replace") for path in folder.rglob("*") if _is_kept(path, folder)),
-    )
-
-
-def _is_kept(path, folder):
-    return path.is_file() and not path.is_relative_to(folder / "project")
-
-
-def outcomes(events):
-    """Task, host and result of each event that is a result."""
-    kinds = {f"runner_on_{kind}": kind for kind in ("ok", "failed", "skipped", "unreachable")}
-    return [
-        (event["event_data"]["task"], event["event_data"]["host"], kinds[event["event"]])
-        for event in events
-        if event["event"] in kinds
-    ]
-
-
-def by_hand(template, inventory, variables):
-    """The same by ansible-playbook."""
-    command = [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, ROOT / template["playbook"]]
-    env = {**os.environ, "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
-    argv = [*map(str, command), "--limit", template["limit"], "-e", json.dumps(variables)]
-    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
-    found = []
-    for play in json.loads(done.stdout[done.stdout.index("{") :])["plays"]:
-        for task in play["tasks"]:
-            for host, result in task["hosts"].items():
-                kind = "failed" if result.get("failed") else "skipped" if result.get("skipped") else "ok"
-                found.append((task["task"]["name"].rpartition(" : ")[2], host, kind))
-    return done.returncode, found
-
-
-def artifacts_of(events):
-    """What AWX keeps of `set_stats` and hands to a workflow's next jobs."""
-    (last,) = [event for event in events if event["event"] == "playbook_on_stats"]
-    return last["event_data"]["artifact_data"]
 
 
 @pytest.mark.parametrize(
