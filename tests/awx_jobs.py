@@ -48,7 +48,7 @@ def runner(folder, template, inventory, variables, playbook=None):
     # It looks for ansible-playbook on the path.
     env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
     argv = [str(program), "run", str(folder), *options]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=600, env=env, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=1500, env=env, check=False)
     artifacts = folder / "artifacts" / "job"
     events = [json.loads(path.read_text()) for path in (artifacts / "job_events").glob("*.json")]
     token.unlink()
@@ -83,7 +83,7 @@ def by_hand(template, inventory, variables, environment=None):
     command = [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, ROOT / template["playbook"]]
     env = {**os.environ, "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", **(environment or {})}
     argv = [*map(str, command), "--limit", template["limit"], "-e", json.dumps(variables)]
-    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1500, check=False)
     found = []
     for play in json.loads(done.stdout[done.stdout.index("{") :])["plays"]:
         for task in play["tasks"]:

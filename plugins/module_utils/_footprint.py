@@ -101,10 +101,12 @@ def drift(path: Path, inputs: str, found: Footprint, seconds_max: float) -> list
     if kept.get("schema") != SCHEMA:
         return ["no run has come to its end on this host" if not kept else "another version has written the record"]
     age = time.time() - path.stat().st_mtime
+    reasons = []
     if not 0 <= age <= seconds_max:
-        return [f"the last run that looked at everything was {age / 86400:.1f} days ago"]
-    reasons = [] if kept.get("inputs") == inputs else ["what is wanted of the host has changed"]
-    return reasons + differences(kept["footprint"], found)
+        reasons.append(f"the last run that looked at everything was {age / 86400:.1f} days ago")
+    if kept.get("inputs") != inputs:
+        reasons.append("what is wanted of the host has changed")
+    return reasons + differences(kept.get("footprint", {}), found)
 
 
 def _difference(before: str | None, now: str | None, is_unit: bool) -> str:
