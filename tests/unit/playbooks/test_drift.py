@@ -28,6 +28,7 @@ PLAY = [
     {
         "hosts": "all",
         "gather_facts": False,
+        "vars_files": [str(ROOT / "playbooks" / "vars" / "drift.yml")],
         "module_defaults": {
             "llmfleet.serving.host_drift": {
                 "record": "{{ playbook_dir }}/drift.json",
@@ -40,7 +41,7 @@ PLAY = [
             {
                 "name": "Record",
                 "llmfleet.serving.host_drift": {"state": "recorded", "wanted": "{{ drift.wanted }}"},
-                "when": "drift.drifted",
+                "when": ["drift.drifted", "__llmfleet_whole"],
             },
         ],
     }
@@ -121,6 +122,12 @@ def test_a_variable_that_comes_to_nothing_is_named_and_nothing_is_recorded(play,
         assert "the variable vllm_args comes to nothing" in output
         assert CANARY not in output
         assert changes(output) == 0
+    assert not (tmp_path / "drift.json").exists()
+
+
+@pytest.mark.parametrize("options", [["--skip-tags=x"], ["--tags=always,untagged"]])
+def test_a_run_that_leaves_something_out_remembers_nothing(play, tmp_path, options):
+    assert "no run has come to its end" in play(None, "-v", *options)
     assert not (tmp_path / "drift.json").exists()
 
 
