@@ -31,7 +31,7 @@ _RESTLESS = (
     *("/etc/.pwd.lock", "/etc/.updated", "/etc/adjtime", "/etc/ld.so.cache", "/etc/mtab", "/etc/resolv.conf"),
     *("/etc/lvm/archive/*", "/etc/lvm/backup/*", "/etc/cups/*"),
     *("/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-"),
-    *("/var/lib/llmfleet/acceptance.json", "/var/lib/llmfleet/watchdog/*", "/var/lib/llmfleet/drift.json"),
+    *("/var/lib/llmfleet/acceptance.json", "/var/lib/llmfleet/watchdog*", "/var/lib/llmfleet/drift.json"),
 )
 # Each file by itself, by its content; below the others, what lies so deep as one, by sizes and times.
 _BY_CONTENT = ("/etc", "/var/lib/llmfleet")

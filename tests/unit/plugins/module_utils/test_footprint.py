@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 
 import pytest
@@ -121,6 +122,12 @@ def test_what_is_new_and_what_is_gone(host):
 @pytest.mark.parametrize("name", ["etc/shadow-", "var/lib/llmfleet/watchdog/r1.json"])
 def test_what_changes_by_itself_is_no_difference(host, name):
     assert after(host, lambda: (host / name).write_text("another")) == []
+
+
+def test_the_watchdogs_notes_come_after_the_first_run(host):
+    before = look(host)
+    shutil.rmtree(host / "var/lib/llmfleet/watchdog")
+    assert differences(look(host), before) == []
 
 
 def test_a_large_file_counts_by_size_and_time(host):
