@@ -6,15 +6,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 from awx_data import described
 from awx_jobs import CANARY, ROOT, artifacts_of, by_hand, outcomes, runner
 
 from testbed import hosts
-from testbed.engine import docker
+from testbed.engine import NETWORK, docker
+from testbed.hub import Hub
 
 pytestmark = pytest.mark.bed
 
@@ -32,14 +36,24 @@ def templates(tmp_path_factory):
 def inventory(tmp_path_factory):
     """The demo's fleet with one bare host of our own, what the controller keeps in a folder of its own."""
     folder = tmp_path_factory.mktemp("fleet")
+    stack = contextlib.ExitStack()
+    stack.callback(hosts.down, [HOST])
     variables = folder / "inventory" / "group_vars" / "llmfleet"
     variables.mkdir(parents=True)
     for path in (ROOT / "inventories" / "demo" / "group_vars" / "llmfleet").glob("*.yml"):
         (variables / path.name).write_text(path.read_text())
-    hosts.up_hub()
-    model = {"name": "deepseek-r1-q4", "hub": "modelscope", "repo": REPOSITORY, "files": "DeepSeek-R1-Q4_K_M/*.gguf"}
+    # The hub's models are made with packages that only the shared environment has.
+    python = ROOT / ".venv" / "bin" / "python"
+    subprocess.run([python, "-m", "testbed", "up", HOST], check=True)
+    where = [python, "-c", "from testbed.hosts import models_dir; print(models_dir())"]
+    models = subprocess.run(where, check=True, capture_output=True, text=True).stdout.strip()
+    gateway = docker("network", "inspect", "--format={{(index .IPAM.Config 0).Gateway}}", NETWORK).stdout.strip()
+    # So slow that somebody who waits wants to know how far it is.
+    hub = stack.enter_context(Hub(Path(models), host=gateway, connection_rate=50_000))
+    model = {"name": "deepseek-r1-q4", "hub": hub.url, "repo": REPOSITORY, "files": "DeepSeek-R1-Q4_K_M/*.gguf"}
+    (folder / "support").mkdir()
     own = {
-        "llmfleet_models": [{**model, "revision": hosts.hub_commit(REPOSITORY)}],
+        "llmfleet_models": [{**model, "revision": hub.repository(REPOSITORY).commit}],
         "llmfleet_secret_files": [{"env": "LLMFLEET_HUB_TOKEN_FILE", "dest": "/etc/llmfleet/hub.token"}],
         "llmfleet_report_directory": str(folder / "report"),
         "llmfleet_support_directory": str(folder / "support"),
@@ -49,11 +63,8 @@ def inventory(tmp_path_factory):
     (variables / "zz-test.yml").write_text(json.dumps(own))
     facts = {"ansible_connection": "community.docker.docker", "ansible_python_interpreter": "/usr/bin/python3"}
     (folder / "inventory" / "hosts.json").write_text(json.dumps({"llmfleet": {"hosts": {HOST: facts}}}))
-    hosts.up([HOST])
-    try:
+    with stack:
         yield folder / "inventory"
-    finally:
-        hosts.down([HOST])
 
 
 @pytest.fixture(scope="module")
