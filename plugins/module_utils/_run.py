@@ -15,6 +15,8 @@ def run_command(argv: list[str], **options: t.Any) -> tuple[int, str, str]:
     """As AnsibleModule.run_command: exit status, output and error output; 127 for a command that is not there."""
     env = {**os.environ, **options.get("environ_update", {})}
     try:
+        # Where this is called there is no module, whose function modules have to call instead.
+        # pylint: disable-next=ansible-bad-function
         done = subprocess.run(argv, capture_output=True, text=True, errors="replace", env=env, check=False)
     except OSError as exc:
         return 127, "", str(exc)
