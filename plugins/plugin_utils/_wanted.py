@@ -55,7 +55,9 @@ def digest_of_all(wanted: Mapping[str, t.Any], about: t.Any, files: Iterable[str
     :raises LlmError: when a file cannot be read.
     """
     named = sorted({text for text in _texts(wanted) if _NAME.fullmatch(text)})
-    contents = [[_content(folder / text) for folder in folders] for text in (*named, *filter(None, files))]
+    # A name with a folder of its own is the same place from everywhere.
+    places = [dict.fromkeys(folder / text for folder in folders) for text in (*named, *filter(None, files))]
+    contents = [[_content(path) for path in paths] for paths in places]
     return _digest([_code(), wanted, about, contents])
 
 

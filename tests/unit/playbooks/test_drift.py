@@ -28,11 +28,12 @@ PLAY = [
     {
         "hosts": "all",
         "gather_facts": False,
-        "vars_files": [str(ROOT / "playbooks" / "vars" / "drift.yml")],
+        "vars_files": [str(ROOT / "playbooks" / "vars" / f"{name}.yml") for name in ("resolved", "drift")],
         "module_defaults": {
             "llmfleet.serving.host_drift": {
                 "record": "{{ playbook_dir }}/drift.json",
                 "trees": ["{{ playbook_dir }}/tree"],
+                "about": "{{ __llmfleet_about }}",
             }
         },
         "tasks": [
@@ -50,7 +51,10 @@ PLAY = [
 
 @pytest.fixture
 def play(tmp_path, silent_plugin):
-    """play(variables, *options): the output of a run on this machine, with a systemctl that knows no unit."""
+    """play(variables, *options): the output of a run on this machine, with a systemctl that knows no unit.
+
+    `silent` are the variables of a further host, which does not answer.
+    """
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "systemctl").write_text("#!/bin/sh\n")
     (tmp_path / "bin" / "systemctl").chmod(0o755)
@@ -63,17 +67,17 @@ def play(tmp_path, silent_plugin):
         "ANSIBLE_LOCALHOST_WARNING": "false",
     }
 
-    def run(variables=None, *options, playbook=tmp_path / "play.yml", silent=False):
+    def run(variables=None, *options, playbook=tmp_path / "play.yml", silent=None):
         hosts = {"here": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
-        hosts |= {"away": {"ansible_connection": "silent"}} if silent else {}
+        hosts |= {} if silent is None else {"away": {"ansible_connection": "silent", **silent}}
         group = {"hosts": hosts, "vars": {**WANTED, **(variables or {})}}
         (tmp_path / "hosts.yml").write_text(json.dumps({"llmfleet": group}))
         argv = [Path(sys.executable).with_name("ansible-playbook"), playbook, "-i", tmp_path / "hosts.yml", *options]
         done = subprocess.run(
             [*map(str, argv)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
-        assert silent or done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert silent == {} or done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     return run
 
@@ -125,6 +129,20 @@ def test_a_variable_that_comes_to_nothing_is_named_and_nothing_is_recorded(play,
     assert not (tmp_path / "drift.json").exists()
 
 
+def test_what_comes_to_nothing_at_the_end_of_a_run_is_told_and_not_recorded(play, tmp_path):
+    output = play({"vllm_version": "{{ nobody_knows if gpu_gate_result is defined else 1 }}"}, "-v")
+    assert "no run has come to its end" in output
+    assert "Not recorded: the variable vllm_version comes to nothing" in output
+    assert not (tmp_path / "drift.json").exists()
+
+
+@pytest.mark.parametrize(("service", "changed"), [({"hosts": 2}, 1), ({"hosts": "all"}, 1), ({"hosts": 1}, 0), ({}, 0)])
+def test_addresses_of_others_count_where_hosts_share_a_service(play, service, changed):
+    variables = {"llmfleet_services": [{"name": "r1", "engine": "vllm", **service}]}
+    play(variables, "--limit=here", silent={"llmfleet_node_address": "10.0.0.1"})
+    assert changes(play(variables, "--limit=here", silent={"llmfleet_node_address": "10.0.0.2"})) == changed
+
+
 @pytest.mark.parametrize("options", [["--skip-tags=x"], ["--tags=always,untagged"]])
 def test_a_run_that_leaves_something_out_remembers_nothing(play, tmp_path, options):
     assert "no run has come to its end" in play(None, "-v", *options)
@@ -137,7 +155,7 @@ def test_check_mode_writes_nothing(play, tmp_path):
 
 
 def test_the_playbook_asks_each_host_and_changes_none(play):
-    output = play(None, "-v", playbook=ROOT / "playbooks" / "drift.yml", silent=True)
+    output = play(None, "-v", playbook=ROOT / "playbooks" / "drift.yml", silent={})
     assert "no run has come to its end on this host" in output
     assert re.search(r"here\s+: ok=3\s+changed=0", output)
     assert re.search(r"away\s+: ok=0\s+changed=0\s+unreachable=1", output)
