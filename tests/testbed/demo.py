@@ -88,7 +88,6 @@ def _job() -> dict[str, dict]:
     _expect_no_change(after, _NODES, _TASKS)
     if missing := [told for told in _MEDDLED.values() if told not in repaired.said]:
         raise BedError(f"Nobody has noticed: {'; '.join(missing)}.")
-    # The record of the host is written anew, too.
     if repaired.changed[-1][_NODES[1]] < len(_MEDDLED):
         raise BedError(f"{_NODES[1]}: {repaired.changed[-1][_NODES[1]]} things were put right of {len(_MEDDLED)}.")
     return results
