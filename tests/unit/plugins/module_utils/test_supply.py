@@ -212,6 +212,20 @@ def test_a_server_without_ranges_sends_the_whole_file(hub, origin, data):
     assert supply.warnings == [f"{hub.url} has no ranges: each file came through one connection."]
 
 
+def test_servers_that_do_not_agree_on_an_etag_serve_ranges_of_what_a_sum_is_listed_of(hub, origin, data):
+    supply = supplied(origin())
+    file = shard(supply)
+    others = []
+    for start in range(0, 6000, 1000):
+        if start % 2000:
+            others.append(hub.fault("changed-etag", path=SHARD, times=1))
+        with supply.open(file, start, start + 1000) as opening:
+            assert (opening.start, opening.stop) == (start, start + 1000)
+            assert b"".join(opening.chunks()) == data[start : start + 1000]
+    assert [other.fired for other in others] == [1, 1, 1]
+    assert supply.retries == 0
+
+
 def test_what_no_sum_is_listed_of_is_begun_again_when_it_changes(mirror, origin, data):
     file = RemoteFile("Q4/model-00002-of-00003.gguf", len(data), "", "", 0, "")
     supply = supplied(origin(mirror, "url"), files=[file])

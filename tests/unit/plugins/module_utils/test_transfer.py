@@ -428,14 +428,15 @@ def test_a_disk_that_fails_is_told_and_nothing_is_there(server, dest, output, ru
 
 def test_a_disk_that_gets_full_keeps_what_it_has(server, dest, output, run, monkeypatch):
     """Fault 24, on a file system that could not reserve the space: a short write, then the error."""
-    room, pwrite = [8_000_000], os.pwrite
+    room, pwrite, turn = [8_000_000], os.pwrite, threading.Lock()
 
     def until_full(fd, data, offset):
-        if not room[0]:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        count = pwrite(fd, data[: room[0]], offset)
-        room[0] -= count
-        return count
+        with turn:
+            if not room[0]:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            count = pwrite(fd, data[: room[0]], offset)
+            room[0] -= count
+            return count
 
     with monkeypatch.context() as small:
         small.setattr(os, "pwrite", until_full)
