@@ -58,7 +58,8 @@ def read_unit(run: RunCommand, name: str, clock: t.Callable[[], float] = time.mo
         raise LlmError(f"systemd has no unit {name}: {complaint.strip() or told.get('LoadState', 'no answer')}.")
     return Unit(
         active=told["ActiveState"],
-        job=told.get("Job", "0") != "0",
+        # A unit without a job has the property, with nothing in it.
+        job=told.get("Job", "") not in ("", "0"),
         run=told.get("InvocationID", ""),
         uptime=max(0.0, clock() - int(told.get("ActiveEnterTimestampMonotonic", "0")) / 1e6),
         reload=told.get("NeedDaemonReload") == "yes",

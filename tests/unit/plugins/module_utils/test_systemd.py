@@ -12,6 +12,7 @@ ActiveState=active
 InvocationID=4509a72289e74bb0b05658728a75084b
 ActiveEnterTimestampMonotonic=5000000
 NeedDaemonReload=no
+Job=
 Result=success
 """
 
@@ -25,7 +26,7 @@ def test_running_unit():
 
 
 def test_unit_with_a_job_and_an_old_file():
-    found = unit(SAID.replace("NeedDaemonReload=no", "NeedDaemonReload=yes\nJob=117"))
+    found = unit(SAID.replace("NeedDaemonReload=no", "NeedDaemonReload=yes").replace("Job=", "Job=117"))
     assert (found.job, found.reload) == (True, True)
 
 
