@@ -244,13 +244,24 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def oldest(session: nox.Session) -> None:
+    """The main job on one simulated host by the oldest ansible-core. Its hosts are those of `demo`."""
+    program = uv_environment(session, "core-2.17") / "bin" / "ansible-playbook"
+    (packages,) = VENV.glob("lib/python*/site-packages")
+    env = {"ANSIBLE_COLLECTIONS_PATH": str(packages)}
+    session.run("python", "-m", "testbed.demo", "--short", f"--ansible-playbook={program}", *session.posargs, env=env)
+
+
+@nox.session
 def test(session: nox.Session) -> None:
     """Everything above, several at a time: what CI runs. What each says is in .cache/logs, what failed comes last."""
     for name in ENVIRONMENTS:
         uv_environment(session, name)
     # What needs no test bed comes first: where there is none yet, it is made beside that.
     jobs = [lanes.Job("bed", ("nox", "--session", "bed", "--", "build"))]
-    jobs += [lanes.Job(name, ("nox", "--session", name)) for name in (*WITHOUT_BED, "bed_tests", "awx", "demo")]
+    jobs += [lanes.Job(name, ("nox", "--session", name)) for name in (*WITHOUT_BED, "bed_tests", "awx")]
+    # One after the other, because their hosts are the same.
+    jobs.append(lanes.Job("demo", ("nox", "--session", "demo", "oldest")))
     scenarios = sorted(SCENARIOS, key=lambda name: name not in LONG)
     jobs += [lanes.Job(f"molecule {name}", ("nox", "--session", "molecule", "--", name)) for name in scenarios]
     # One more than there are processors, for each job waits about half of its time.
