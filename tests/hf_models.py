@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import struct
 import typing as t
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._config import StoredTensor
+
+Linear = Callable[[str, int, int], Iterator[StoredTensor]]
 
 # deepseek-ai/DeepSeek-R1, config.json, as far as it has to do with sizes.
 DEEPSEEK_R1: dict[str, t.Any] = {
@@ -41,28 +43,7 @@ DEEPSEEK_R1: dict[str, t.Any] = {
 def deepseek_r1() -> Iterator[StoredTensor]:
     """The 91991 tensors of DeepSeek-R1 in FP8, with the layer for speculation."""
     width, words = 7168, 129280
-    yield StoredTensor("model.embed_tokens.weight", 2 * words * width)
-    yield StoredTensor("model.norm.weight", 2 * width)
-    yield StoredTensor("lm_head.weight", 2 * words * width)
-    for layer in range(62):
-        prefix = f"model.layers.{layer}"
-        attention = f"{prefix}.self_attn"
-        yield from _fp8(f"{attention}.q_a_proj", 1536, width)
-        yield from _fp8(f"{attention}.q_b_proj", 128 * 192, 1536)
-        yield from _fp8(f"{attention}.kv_a_proj_with_mqa", 576, width)
-        yield from _fp8(f"{attention}.kv_b_proj", 128 * 256, 512)
-        yield from _fp8(f"{attention}.o_proj", width, 128 * 128)
-        yield StoredTensor(f"{attention}.q_a_layernorm.weight", 2 * 1536)
-        yield StoredTensor(f"{attention}.kv_a_layernorm.weight", 2 * 512)
-        yield StoredTensor(f"{prefix}.input_layernorm.weight", 2 * width)
-        yield StoredTensor(f"{prefix}.post_attention_layernorm.weight", 2 * width)
-        if layer < 3:
-            yield from _mlp(f"{prefix}.mlp", width, 18432)
-            continue
-        yield StoredTensor(f"{prefix}.mlp.gate.weight", 2 * 256 * width)
-        yield StoredTensor(f"{prefix}.mlp.gate.e_score_correction_bias", 4 * 256)
-        for expert in (*(f"experts.{number}" for number in range(256)), "shared_experts"):
-            yield from _mlp(f"{prefix}.mlp.{expert}", width, 2048)
+    yield from deepseek_layers(62, dense=3, words=words, linear=fp8)
     speculation = "model.layers.61"
     for norm in ("enorm", "hnorm", "shared_head.norm"):
         yield StoredTensor(f"{speculation}.{norm}.weight", 2 * width)
@@ -71,15 +52,53 @@ def deepseek_r1() -> Iterator[StoredTensor]:
     yield StoredTensor(f"{speculation}.shared_head.head.weight", 2 * words * width)
 
 
-def _mlp(name: str, width: int, hidden: int) -> Iterator[StoredTensor]:
-    yield from _fp8(f"{name}.gate_proj", hidden, width)
-    yield from _fp8(f"{name}.up_proj", hidden, width)
-    yield from _fp8(f"{name}.down_proj", width, hidden)
+def deepseek_layers(layers: int, *, dense: int, words: int, linear: Linear) -> Iterator[StoredTensor]:
+    """DeepSeek-R1 with so many layers, of which the first are dense, and so many words.
+
+    :param linear: tensors of a matrix, by its name, rows and columns.
+    """
+    width = 7168
+    yield StoredTensor("model.embed_tokens.weight", 2 * words * width)
+    yield StoredTensor("model.norm.weight", 2 * width)
+    yield StoredTensor("lm_head.weight", 2 * words * width)
+    for layer in range(layers):
+        prefix = f"model.layers.{layer}"
+        attention = f"{prefix}.self_attn"
+        yield from linear(f"{attention}.q_a_proj", 1536, width)
+        yield from linear(f"{attention}.q_b_proj", 128 * 192, 1536)
+        yield from linear(f"{attention}.kv_a_proj_with_mqa", 576, width)
+        yield from linear(f"{attention}.kv_b_proj", 128 * 256, 512)
+        yield from linear(f"{attention}.o_proj", width, 128 * 128)
+        yield StoredTensor(f"{attention}.q_a_layernorm.weight", 2 * 1536)
+        yield StoredTensor(f"{attention}.kv_a_layernorm.weight", 2 * 512)
+        yield StoredTensor(f"{prefix}.input_layernorm.weight", 2 * width)
+        yield StoredTensor(f"{prefix}.post_attention_layernorm.weight", 2 * width)
+        if layer < dense:
+            yield from _mlp(f"{prefix}.mlp", width, 18432, linear)
+            continue
+        yield StoredTensor(f"{prefix}.mlp.gate.weight", 2 * 256 * width)
+        yield StoredTensor(f"{prefix}.mlp.gate.e_score_correction_bias", 4 * 256)
+        for expert in (*(f"experts.{number}" for number in range(256)), "shared_experts"):
+            yield from _mlp(f"{prefix}.mlp.{expert}", width, 2048, linear)
 
 
-def _fp8(name: str, rows: int, columns: int) -> Iterator[StoredTensor]:
+def _mlp(name: str, width: int, hidden: int, linear: Linear) -> Iterator[StoredTensor]:
+    yield from linear(f"{name}.gate_proj", hidden, width)
+    yield from linear(f"{name}.up_proj", hidden, width)
+    yield from linear(f"{name}.down_proj", width, hidden)
+
+
+def fp8(name: str, rows: int, columns: int) -> Iterator[StoredTensor]:
+    """FP8 in blocks of 128 x 128, as DeepSeek has it."""
     yield StoredTensor(f"{name}.weight", rows * columns)
     yield StoredTensor(f"{name}.weight_scale_inv", 4 * -(-rows // 128) * -(-columns // 128))
+
+
+def awq(name: str, rows: int, columns: int) -> Iterator[StoredTensor]:
+    """AWQ with 4 bits and groups of 128."""
+    yield StoredTensor(f"{name}.qweight", rows * columns // 2)
+    yield StoredTensor(f"{name}.qzeros", rows * columns // 128 // 2)
+    yield StoredTensor(f"{name}.scales", 2 * rows * columns // 128)
 
 
 def dense(

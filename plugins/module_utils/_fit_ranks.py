@@ -29,6 +29,9 @@ _SAMPLED = 256
 # Of a rank: CUDA, NCCL and libraries. vLLM's own reports of `non_torch_memory` on Hopper: 1.79 GiB on one GPU, 3.58 GiB
 # on two (vllm-project/vllm#10511), 2.57 GiB on 16 (#13074).
 _LIBRARIES = 4 * GIB
+# CUDA graphs that vLLM keeps of a model with experts: 4.28 GiB of R1 with 5 of its layers, measured with vLLM 0.26.0 on
+# an H200 (docs/fit.md); 10 GiB have been reported of all 61. Those of dense models, 0.98 GiB there, are in _LIBRARIES.
+_GRAPHS, _GRAPHS_OF_LAYER = 9 * GIB // 2, GIB // 10
 # Memory of the host that loading takes for each rank: 4.7 GiB in HabanaAI/vllm-fork#809, with R1 in 163 files.
 _PROCESS = 5 * GIB
 # vLLM's default up to 0.19; newer ones take 0.92.
@@ -161,7 +164,14 @@ class _Layout:
         experts = model.experts * (model.width + -(-3 * model.hidden // self.tensor))
         dense = 4 * model.hidden if not model.experts else 4 * model.width
         elements = _BATCH * (8 * model.width + dense + experts)
-        return 2 * elements + 8 * _SAMPLED * model.vocabulary + _LIBRARIES
+        return 2 * elements + 8 * _SAMPLED * model.vocabulary + self.graphs + _LIBRARIES
+
+    @property
+    def graphs(self) -> int:
+        """What vLLM keeps CUDA graphs in. Since 0.21 it counts them in its share of the memory, before on top of it."""
+        if self.wish.engine != "vllm" or not self.model.experts:
+            return 0
+        return _GRAPHS + _GRAPHS_OF_LAYER * max(len(stage) for stage in self.stages())
 
     @property
     def share(self) -> float:
@@ -223,8 +233,9 @@ class _Layout:
             f"KV cache of a token in a layer: {cache.key} + {cache.value} elements{latent} of "
             f"{_BYTES[wish.cache_type]} bytes; on one GPU {shown(most)}",
             f"KV cache: {wish.parallel} x {wish.context} tokens = {self.wanted} in pages of {_PAGE}",
-            f"reserve of a GPU: {shown(self.reserve - _LIBRARIES)} for batches of {_BATCH} tokens + "
-            f"{shown(_LIBRARIES)} for CUDA and NCCL (estimates)",
+            f"reserve of a GPU: {shown(self.reserve - self.graphs - _LIBRARIES)} for batches of {_BATCH} tokens + "
+            + (f"{shown(self.graphs)} for CUDA graphs + " if self.graphs else "")
+            + f"{shown(_LIBRARIES)} for CUDA and NCCL (estimates)",
             f"of {shown(self.memory)} the engine gets {shown(self.usable)}; room for {self.tokens} tokens is left",
         ]
 

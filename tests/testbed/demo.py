@@ -8,7 +8,7 @@ Check mode is asked before and after, and the job is run three times: when it is
 somebody has meddled with a host only that is put right. What check mode predicts and what the later runs find are part
 of what the demo shows, and of its exit status. So is what tests/demo finds on the hosts afterwards.
 
-``--short`` is one host with which nobody meddles, for another ``--ansible-playbook``, such as the oldest that is supported.
+``--short`` is one host with which nobody meddles, for another ``--ansible-playbook``, such as the oldest that works.
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ class _Demo:
             report = Path(folder) / "report.json"
             predicted = self._playbook("What check mode predicts for bare hosts", "--check")
             done = self._playbook("The job", f"--extra-vars=acceptance_report={report}")
-            _expect_no_change(
-                self._playbook("The job again, which finds nothing to do"), self.nodes, _TASKS_SETTLED
-            )
+            _expect_no_change(self._playbook("The job again, which finds nothing to do"), self.nodes, _TASKS_SETTLED)
             if meddle:
                 self._meddle()
             after = self._playbook("What check mode predicts for finished hosts", "--check", *_ALL)

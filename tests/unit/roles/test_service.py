@@ -45,7 +45,8 @@ def systemd(program, monkeypatch):
 
     def say(active="active", reload=False, log=""):
         shown = (
-            f"LoadState=loaded\nActiveState={active}\nInvocationID=1\nNeedDaemonReload={'yes' if reload else 'no'}\nJob=\n"
+            f"LoadState=loaded\nActiveState={active}\nInvocationID=1\nJob=\n"
+            f"NeedDaemonReload={'yes' if reload else 'no'}\n"
         )
         answers = {"systemctl": shown, "journalctl": log}
         monkeypatch.setattr(program, "run_command", lambda argv, **_options: (0, answers[argv[0]], ""))
