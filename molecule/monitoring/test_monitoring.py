@@ -91,8 +91,8 @@ def test_every_target_answers(host):
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ('count(gpu_temperature_C{host="gpu-01"})', 8),
-        ('llmfleet_gpu_gate_pass{host="gpu-01"}', 1),
+        ('count(gpu_temperature_C{host="instance"})', 8),
+        ('llmfleet_gpu_gate_pass{host="instance"}', 1),
         ("llmfleet_gpu_gate_fenced", 0),
         ('llmfleet_model_intact{model="tiny"}', 1),
         ("llmfleet_model_store_quarantined_files", 0),
@@ -145,7 +145,7 @@ def test_slow_answers_while_a_gpu_throttles_fire(host):
         wait("the GPU to throttle", lambda: values(host, "llmfleet:gpus_throttling") == [1], 60)
         with running(host, "slow", SLOW):
             labels = wait("the alert", lambda: alerts(host).get("LlmfleetTokensFallWhileThrottling"), 120)
-        assert (labels["host"], labels["service"]) == ("gpu-01", "chat")
+        assert (labels["host"], labels["service"]) == ("instance", "chat")
         # It answers, and would not pass the gate.
         assert "LlmfleetUnfitHostServes" in alerts(host)
         host.check_output("gpu-fault none")
@@ -163,7 +163,7 @@ def test_requests_to_a_fenced_host_fire(host):
         assert "LlmfleetRequestsFailWhileFenced" not in alerts(host)
         with running(host, "load", LOAD):
             labels = wait("the alert", lambda: alerts(host).get("LlmfleetRequestsFailWhileFenced"))
-        assert (labels["host"], labels["service"]) == ("gpu-01", "chat")
+        assert (labels["host"], labels["service"]) == ("instance", "chat")
     finally:
         host.check_output("gpu-fault none")
         host.check_output("systemctl restart llmfleet-gpu-ready.service")
