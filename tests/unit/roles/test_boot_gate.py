@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +22,11 @@ RECORDING = ROOT / "tests/fixtures/recordings/h100-x1-driver580"
 
 def test_boot_asks_with_the_options_of_the_task():
     block = yaml.safe_load((ROLE / "tasks/judge.yml").read_text())[0]["block"]
-    options = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__gpu_gate_boot"]["options"]
+    expression = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__gpu_gate_boot"]
+    options = expression.partition("'options': {")[2].partition("}")[0]
+    boot = {name: f"{{{{ {value} }}}}" for name, value in re.findall(r"'(\w+)': (.+?),?$", options, re.MULTILINE)}
     task = {name: value.replace("omit", "none") for name, value in block[0]["llmfleet.serving.gpu_gate"].items()}
-    assert options == task
+    assert boot == task
 
 
 @pytest.fixture
