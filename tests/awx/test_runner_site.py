@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The jobs that bring a host up and keep it: Site from a bare simulated host, then Verify, Upgrade and Support."""
+"""The jobs that bring a host up and keep it: Site from a bare simulated host, then Verify, Drift, Upgrade and Support."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_progress_of_a_download_is_a_line_of_the_job(site):
     assert not [line for line in progress if "\x1b" in line or "\r" in line]
 
 
-@pytest.mark.parametrize("name", ["Site", "Verify", "Upgrade", "Support"])
+@pytest.mark.parametrize("name", ["Site", "Verify", "Drift", "Upgrade", "Support"])
 def test_a_job_does_what_the_playbook_does_where_nothing_is_left_to_do(tmp_path, templates, inventory, site, name):
     assert site.rc == "0"
     job = runner(tmp_path / "job", templates[name], inventory, {})

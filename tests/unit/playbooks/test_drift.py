@@ -157,6 +157,7 @@ def test_check_mode_writes_nothing(play, tmp_path):
 def test_the_playbook_asks_each_host_and_changes_none(play):
     output = play(None, "-v", playbook=ROOT / "playbooks" / "drift.yml", silent={})
     assert "no run has come to its end on this host" in output
-    assert re.search(r"here\s+: ok=3\s+changed=0", output)
+    assert re.search(r"here\s+: ok=4\s+changed=0", output)
+    assert '"llmfleet_drift": {"here": ["no run has come to its end on this host' in " ".join(output.split())
     assert re.search(r"away\s+: ok=0\s+changed=0\s+unreachable=1", output)
     assert '"llmfleet_settled": false' in output
