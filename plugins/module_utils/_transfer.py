@@ -368,6 +368,8 @@ class _Engine:
         with ThreadPoolExecutor(1) as aside:
             for index, output in enumerate(self._outputs):
                 output.open()
+                # An earlier run may have left it further than the window, where nobody fetches what it waits for.
+                self._reach(index)
                 while output.front.part and not self._ended:
                     stop = self._await(index, output.front.part)
                     while output.front.offset < stop and not self._ended:
@@ -403,7 +405,12 @@ class _Engine:
             if part and error:
                 self._begin_again(index, part)
             output.mark = output.front.state()
-            self._front = self._bases[index] + output.front.offset
+            self._reach(index)
+
+    def _reach(self, index: int) -> None:
+        """Let the workers see how far the front is."""
+        with self._lock:
+            self._front = self._bases[index] + self._outputs[index].front.offset
             self._work.notify_all()
 
     def _require_head(self, part: Part, error: str) -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The jobs that bring a host up and keep it: Site from a bare simulated host, then Verify, Drift, Upgrade and Support."""
+"""The jobs that bring a host up and keep it: Site from a bare one, then Verify, Drift, Upgrade and Support."""
 
 from __future__ import annotations
 

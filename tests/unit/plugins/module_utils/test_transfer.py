@@ -412,6 +412,23 @@ def test_the_deadline_ends_it_even_if_nobody_answers(server, output, run, dest):
     assert not dest.exists()
 
 
+def test_a_front_that_is_further_than_the_window_goes_on(server, dest, output, run, monkeypatch):
+    """As of a large file that was killed: the front waits for more than is there, the workers for the front."""
+    for name, size in {"_WINDOW_MIN": MIB, "_WINDOW_MAX": MIB, "_FRONT_BYTES": MIB // 4}.items():
+        monkeypatch.setattr(_transfer, name, size)
+    hold = threading.Event()
+    server.change = lambda _name, start, data: data if start < 3 * MIB else hold.wait(20) and data
+    with pytest.raises(LlmError, match="The deadline has passed"):
+        run(output(), seconds=2, timeout=60)
+    hold.set()
+    again = output()
+    again.open()
+    assert again.front.offset > 2 * MIB
+    assert again.have.end(again.front.offset) - again.front.offset < MIB // 4
+    run(again)
+    assert dest.read_bytes() == WHOLE
+
+
 @pytest.mark.parametrize("name", ["fdatasync", "pwrite"])
 def test_a_disk_that_fails_is_told_and_nothing_is_there(server, dest, output, run, monkeypatch, name):
     def fail(*_args):
