@@ -177,7 +177,9 @@ def units(session: nox.Session, on: str) -> None:
         # All of it plain Python, or asking for what only the shared environment has.
         others = (
             "plugins/modules/test_faults",
-            *(f"roles/test_{it}" for it in ("cuda_toolkit", "report", "report_page")),
+            "roles/test_cuda_toolkit",
+            "roles/test_report",
+            "roles/test_report_page",
         )
         tests = [f"tests/unit/{folder}" for folder in folders]
         tests += [f"--ignore=tests/unit/{other}.py" for other in others]
