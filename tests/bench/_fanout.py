@@ -14,6 +14,7 @@ import typing as t
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,8 +80,10 @@ def distribute(model: Model, hub: Hub, url: str, hosts: Sequence[Host], *, peers
         for each in running:
             each.wait()
         seconds = time.perf_counter() - start
-    for host in hosts:
-        if sha256_of(host.models / MERGED) != model.sha256:
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(sha256_of, [host.models / MERGED for host in hosts])
+    for host, digest in zip(hosts, digests, strict=True):
+        if digest != model.sha256:
             raise BedError(f"{host.node.name} has other bytes than the model.")
         shutil.rmtree(host.models)
         host.models.mkdir()

@@ -127,14 +127,13 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of ``256M`` or ``4G``, in powers of ten."""
+    """Bytes (or bits) of ``256M`` or ``2.5G``, in powers of ten."""
     units = {"M": 10**6, "G": 10**9}
-    return int(text[:-1]) * units[text[-1]]
+    return round(float(text[:-1]) * units[text[-1]])
 
 
 def model(size: int, shards: int) -> Model:
-    """A model of this size, made once and kept in the bed's cache."""
-    ensure_engine()
+    """A model of this size, made once and kept in the bed's cache. To make it takes a Docker engine."""
     bench = cache_dir() / "bench"
     bench.mkdir(exist_ok=True)
     root = bench / f"{size}-{shards}-{key_of(Path(__file__).parents[1] / 'testbed/models')}"
@@ -148,6 +147,7 @@ def model(size: int, shards: int) -> Model:
 
 
 def _make(root: Path, size: int, shards: int) -> None:
+    ensure_engine()  # or what takes long is done before it is missed
     paths = make((root / REPOSITORY / PATTERN).parent, "model", size=size, shards=shards)
     merged = root / "merged"
     with gguf_split(root) as tool:

@@ -10,6 +10,11 @@ Every program fetches the same split model from the bed's hub, in turns, and eac
 `fetch` is on the loopback, where a peer's time is that of its download and of `llama-gguf-split --merge` after it. The
 others are on links of their own, for which it must be root, and count the download alone where a program does not
 merge. The tables are Markdown; all samples go to a JSON file. The exit code is 1 when one of our bytes is wrong.
+
+`fanout` needs no peer and, once the model is made, no Docker engine: a fleet of large models takes a machine with more
+processors than the one for everything else.
+
+    PYTHONPATH=tests .venv/bin/python tests/bench/supply.py fanout --size 4G --fleet-rate 2.5G --folder /dev/shm
 """
 
 from __future__ import annotations
@@ -30,16 +35,20 @@ from urllib.parse import urlsplit
 from bench import _harness, _hashing
 from bench._downloads import LIMIT, MERGED, PROGRAMS, Job, Program, check_programs
 from bench._fanout import distribute, fleet
-from bench._harness import GgufSplit, Model, Rows, Running, Sample, in_turns, median
+from bench._harness import GgufSplit, Model, Rows, Running, Sample, gguf_split, in_turns, median
 from testbed import BedError
 from testbed.cache import cache_dir
 from testbed.hub import Hub
 from testbed.links import PAYLOAD, Node, far_away, lab
 
 GBIT = 10**9
-# What 9 hosts on one machine can all do at the same time.
+# What 9 hosts on a machine of two processors can all do at the same time.
 FLEET_RATE = 4 * 10**8
 FLEETS = (1, 2, 4, 8)
+# What it is called, and whether the hosts ask each other.
+FLEET_WAYS = {"hub": ("all from the hub", False), "peers": ("from each other", True)}
+# Those that run the programs of other people.
+COMPARED = {"fetch", "links", "resume"}
 
 
 @dataclass(frozen=True)
@@ -47,13 +56,18 @@ class Bench:
     """What every benchmark works with.
 
     :ivar chosen: the programs that were asked for; all if there is none.
+    :ivar fleets: numbers of hosts.
+    :ivar fleet_rate: bit/s of the link of each of them and of the hub.
+    :ivar fleet_ways: how the model reaches several hosts, as FLEET_WAYS has it.
     """
 
     model: Model
     rounds: int
     folder: Path
-    tool: GgufSplit
     chosen: Sequence[str] = ()
+    fleets: Sequence[int] = FLEETS
+    fleet_rate: int = FLEET_RATE
+    fleet_ways: Sequence[str] = tuple(FLEET_WAYS)
 
     def programs(self, reference: str, *others: str) -> list[str]:
         """Ours, the one that it is compared with, and of the others those that were asked for."""
@@ -81,8 +95,8 @@ LINKS = (Link(GBIT), Link(10 * GBIT), Link(GBIT, 80), Link(GBIT, 80, GBIT // 10)
 def fetch(bench: Bench) -> Rows:
     """One pass against download and merge."""
     names = bench.programs("requests, 4 threads", "hf download", "modelscope download", "aria2c -x16", "git lfs", LIMIT)
-    with Hub(bench.model.root) as hub:
-        ways = {name: functools.partial(_fetch_and_merge, bench, hub, PROGRAMS[name]) for name in names}
+    with Hub(bench.model.root) as hub, gguf_split(bench.folder) as tool:
+        ways = {name: functools.partial(_fetch_and_merge, bench, hub, tool, PROGRAMS[name]) for name in names}
         samples = in_turns(ways, bench.rounds)
     base = median(samples[names[1]], "seconds")
     return [
@@ -101,11 +115,11 @@ def fetch(bench: Bench) -> Rows:
     ]
 
 
-def _fetch_and_merge(bench: Bench, hub: Hub, program: Program) -> Sample:
+def _fetch_and_merge(bench: Bench, hub: Hub, tool: GgufSplit, program: Program) -> Sample:
     with _job(bench, hub, hub.url) as job:
         sample = _run(program, job)
         if program.leaves == "shards":
-            sample = sample.then(bench.tool.merge(_find(job, bench.model.shards[0].name), job.folder / MERGED))
+            sample = sample.then(tool.merge(_find(job, bench.model.shards[0].name), job.folder / MERGED))
             if _harness.sha256_of(job.folder / MERGED) != bench.model.sha256:
                 raise BedError("llama-gguf-split has made another file of the same shards.")
     return sample
@@ -232,27 +246,39 @@ def hashing(bench: Bench) -> Rows:
 def fan_out(bench: Bench) -> Rows:
     """A model on several hosts, all links the same."""
     rows: Rows = []
-    for count in FLEETS:
+    for count in bench.fleets:
         names = [f"host{number}" for number in range(1, count + 1)]
         with (
             tempfile.TemporaryDirectory(dir=bench.folder) as folder,
-            lab(dict.fromkeys(["origin", *names], FLEET_RATE)) as nodes,
+            lab(dict.fromkeys(["origin", *names], bench.fleet_rate)) as nodes,
             nodes["origin"].inside(),
             Hub(bench.model.root, host=nodes["origin"].address) as hub,
             fleet([nodes[name] for name in names], Path(folder)) as hosts,
         ):
             run = functools.partial(distribute, bench.model, hub, hub.url, hosts)
-            ways = {"all from the hub": functools.partial(run, peers=False)}
-            if count > 1:
-                ways["from each other"] = functools.partial(run, peers=True)
-            rows += [_fleet_row(bench.model.size, count, *item) for item in in_turns(ways, bench.rounds).items()]
+            ways = {way: functools.partial(run, peers=peers) for way, peers in _fleet_ways(count, bench.fleet_ways)}
+            rows += [_fleet_row(bench, count, *item) for item in in_turns(ways, bench.rounds).items()]
     alone = rows[0]["seconds"]
-    return [{**row, "x one host": row["seconds"] / alone} for row in rows]
+    return [{**row, "x the first": row["seconds"] / alone} for row in rows]
 
 
-def _fleet_row(size: int, count: int, way: str, runs: Sequence[tuple[float, int]]) -> dict[str, t.Any]:
-    seconds, sent = (statistics.median(figures) for figures in zip(*runs, strict=True))
-    return {"hosts": count, "way": way, "seconds": seconds, "hub's bytes / model": sent / size, "samples": runs}
+def _fleet_ways(count: int, chosen: Sequence[str]) -> list[tuple[str, bool]]:
+    """The ways of so many hosts. One has nobody to ask but the hub."""
+    return [FLEET_WAYS[way] for way in FLEET_WAYS if way in chosen] if count > 1 else [("from the hub", False)]
+
+
+def _fleet_row(bench: Bench, count: int, way: str, runs: Sequence[tuple[float, int]]) -> dict[str, t.Any]:
+    seconds, sent = zip(*runs, strict=True)
+    return {
+        "link": str(Link(bench.fleet_rate)),
+        "hosts": count,
+        "way": way,
+        "seconds": statistics.median(seconds),
+        "fastest": min(seconds),
+        "slowest": max(seconds),
+        "hub's bytes / model": statistics.median(sent) / bench.model.size,
+        "samples": runs,
+    }
 
 
 # Common
@@ -323,15 +349,20 @@ def main() -> None:
     parser = _harness.arguments(__doc__)
     parser.add_argument("benches", nargs="+", choices=BENCHES, metavar="BENCH", help=", ".join(BENCHES))
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=[], metavar="NAME", help=", ".join(PROGRAMS))
+    parser.add_argument("--fleets", nargs="+", type=int, default=FLEETS, metavar="HOSTS", help="numbers of hosts")
+    parser.add_argument("--fleet-rate", type=_harness.parse_size, default=FLEET_RATE, help="bit/s of each link: 2.5G")
+    parser.add_argument("--fleet-ways", nargs="+", choices=FLEET_WAYS, default=[*FLEET_WAYS], help="of several hosts")
     parser.add_argument("--json", type=Path, default=cache_dir() / "bench" / "supply.json")
     options = parser.parse_args()
     _harness.end_on_sigterm()
-    check_programs()
+    if COMPARED & set(options.benches):
+        check_programs()
     model = _harness.model(options.size, options.shards)
-    with _harness.workspace(options.folder) as folder, _harness.gguf_split(folder) as tool:
+    with _harness.workspace(options.folder) as folder:
         facts = _harness.machine(folder)
         print(f"{options.size / 1e9:g} GB in {options.shards} shards; median of {options.rounds}; {facts}")
-        bench = Bench(model, options.rounds, folder, tool, options.programs)
+        fleets = (options.fleets, options.fleet_rate, options.fleet_ways)
+        bench = Bench(model, options.rounds, folder, options.programs, *fleets)
         for name in options.benches:
             rows = BENCHES[name](bench)
             _harness.show(BENCHES[name].__doc__ or name, rows)

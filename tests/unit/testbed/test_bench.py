@@ -15,12 +15,13 @@ import time
 
 import pytest
 
-from bench import _harness
+from bench import _harness, supply
 from bench._harness import Running, gguf_split, in_turns
 from testbed import BedError
 from testbed.models import make
 
 MB = 10**6
+GBIT = 10**9
 
 # Writes 8 MB, removes them, writes 4 MB more, with 50 MB in memory; a child of it writes 2 MB.
 SCRIPT = """
@@ -80,6 +81,17 @@ def test_a_missing_program_is_named_with_its_package():
         _harness.need("no-such-program", "the-package")
 
 
+@pytest.mark.parametrize(("text", "number"), [("256M", 256 * MB), ("4G", 4000 * MB), ("2.5G", 2500 * MB)])
+def test_sizes_and_rates_are_powers_of_ten(text, number):
+    assert _harness.parse_size(text) == number
+
+
+def test_one_host_has_only_the_hub_to_ask():
+    assert supply._fleet_ways(1, ["peers"]) == [("from the hub", False)]
+    assert supply._fleet_ways(2, ["peers"]) == [("from each other", True)]
+    assert supply._fleet_ways(8, ["peers", "hub"]) == [("all from the hub", False), ("from each other", True)]
+
+
 def test_results_of_other_runs_are_kept(tmp_path):
     path = tmp_path / "new/found.json"
     _harness.write_json(path, {"fetch": 1, "links": 1})
@@ -99,3 +111,16 @@ def test_the_real_merge_is_counted(tmp_path):
     assert 2 * size * 0.95 < sample.peak_disk < 2 * size * 1.1
     assert sample.on_disk >= sample.seconds > 0
     assert hashlib.sha256(dest.read_bytes()).hexdigest() == _harness.sha256_of(dest)
+
+
+@pytest.mark.bed
+def test_a_fleet_takes_no_docker_engine_once_the_model_is_made(tmp_path, monkeypatch):
+    size = 20 * MB
+    made = _harness.model(size, 3)
+    for name in ("ensure_engine", "docker"):
+        monkeypatch.setattr(_harness, name, lambda *_args, **_options: pytest.fail("Docker is asked for"))
+    bench = supply.Bench(_harness.model(size, 3), 1, tmp_path, fleets=[1, 2], fleet_rate=GBIT, fleet_ways=["peers"])
+    rows = supply.fan_out(bench)
+    assert [(row["hosts"], row["way"]) for row in rows] == [(1, "from the hub"), (2, "from each other")]
+    assert all(1 <= row["hub's bytes / model"] < 1.05 for row in rows)
+    assert all(made.size * 8 / GBIT < row["fastest"] <= row["seconds"] <= row["slowest"] for row in rows)
