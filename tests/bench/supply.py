@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The supply line against what people use: fetch and merge, long links, kill and resume, hashing, a fleet.
+"""The supply line against what people use: fetch and merge, long links, kill and resume, faults, hashing, a fleet.
 
-    PYTHONPATH=tests .venv/bin/python tests/bench/supply.py fetch links resume hash fanout --size 4G
+    PYTHONPATH=tests .venv/bin/python tests/bench/supply.py fetch links resume faults hash fanout --size 4G
 
 Every program fetches the same split model from the bed's hub, in turns, and each figure is the median of all rounds.
 `fetch` is on the loopback, where a peer's time is that of its download and of `llama-gguf-split --merge` after it. The
@@ -19,6 +19,7 @@ processors than the one for everything else.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import shutil
@@ -27,7 +28,7 @@ import sys
 import tempfile
 import time
 import typing as t
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -85,6 +86,23 @@ class Link(t.NamedTuple):
         capped = f", a connection {self.connection_rate / GBIT:g} Gb/s" if self.connection_rate else ""
         return f"{self.rate / GBIT:g} Gb/s, {self.delay_ms} ms{capped}"
 
+
+# Behind what is read of a file to plan with, and in the first request for data of every program.
+_AFTER = 512 << 10
+# Each shows once, in one file: what of the hub it is, and how.
+FAULTS: Mapping[str, tuple[str, dict[str, int]]] = {
+    "429, Retry-After: 1": ("rate-limit", {}),
+    "the signed address ends": ("expired-url", {"after": _AFTER}),
+    "connection reset": ("reset", {"after": _AFTER}),
+    "closed too early": ("short-body", {"after": _AFTER}),
+    "nothing more comes": ("stall", {"after": _AFTER}),
+    "a flipped bit": ("flipped-bit", {"after": _AFTER}),
+    "another ETag": ("changed-etag", {"after": _AFTER}),
+    "200 for a range": ("no-range", {}),
+    "wrong Content-Range": ("wrong-content-range", {}),
+}
+# A program that has not ended so long after it should have is not waited for.
+_HANGS_S = 120
 
 LINKS = (Link(GBIT), Link(10 * GBIT), Link(GBIT, 80), Link(GBIT, 80, GBIT // 10))
 
@@ -226,6 +244,65 @@ def _resume(bench: Bench, hub: Hub, url: str, host: Node, program: Program, whol
     return _Resumed((before + arrivals[-1][1]) / whole - 1, first, right)
 
 
+# Faults
+
+
+def faults(bench: Bench) -> Rows:
+    """One fault of the hub at a time, at 1 Gb/s: what it costs, and what is left."""
+    rows: Rows = []
+    with _hub_behind(bench.model, Link(GBIT)) as (hub, url, host):
+        for name in bench.programs("modelscope download", "hf download", "aria2c -x16", "git lfs"):
+            run = functools.partial(_faulty, bench, hub, url, host, PROGRAMS[name])
+            alone = [_fetch(bench, hub, url, host, PROGRAMS[name]).seconds for _dummy in range(bench.rounds)]
+            limit = _HANGS_S + 2 * statistics.median(alone)
+            found = in_turns({fault: functools.partial(run, fault, limit) for fault in FAULTS}, bench.rounds)
+            rows += [_fault_row(name, fault, runs, statistics.median(alone)) for fault, runs in found.items()]
+    return rows
+
+
+class _Faulty(t.NamedTuple):
+    """Seconds until the end, what that was, and whether the program has met the fault."""
+
+    seconds: float
+    ended: t.Literal["right", "failed", "hung", "WRONG, unnoticed"]
+    met: bool
+
+
+def _fault_row(name: str, fault: str, runs: Sequence[_Faulty], alone: float) -> dict[str, t.Any]:
+    ends = collections.Counter(run.ended for run in runs)
+    seconds = statistics.median(run.seconds for run in runs)
+    return {
+        "program": name,
+        "fault": fault,
+        "met": f"{sum(run.met for run in runs)} of {len(runs)}",
+        "end": ", ".join(f"{count} {ended}" for ended, count in ends.most_common()),
+        "seconds": seconds,
+        "x without": seconds / alone,
+        "samples": runs,
+    }
+
+
+def _faulty(bench: Bench, hub: Hub, url: str, host: Node, program: Program, name: str, limit: float) -> _Faulty:
+    """Run a program while one file, in the middle, has a fault once."""
+    kind, limits = FAULTS[name]
+    subject = f"{_harness.REPOSITORY}/{bench.model.paths[len(bench.model.paths) // 2]}"
+    fault = hub.fault(kind, path=subject, times=1, **limits)
+    try:
+        with _job(bench, hub, url) as job, _start(program, job, host) as running:
+            start = time.perf_counter()
+            while running.alive() and time.perf_counter() - start < limit:
+                time.sleep(0.005)
+            if running.alive():
+                return _Faulty(limit, "hung", fault.fired > 0)
+            try:
+                seconds = running.wait().seconds
+            except BedError:
+                return _Faulty(time.perf_counter() - start, "failed", fault.fired > 0)
+            return _Faulty(seconds, "right" if _is_right(program, job) else "WRONG, unnoticed", fault.fired > 0)
+    finally:
+        hub.clear_faults()
+
+
 # Hashing
 
 
@@ -342,7 +419,7 @@ def _find(job: Job, name: str) -> Path:
     return next(path for path in job.folder.rglob(name) if path.is_file())
 
 
-BENCHES = {"fetch": fetch, "links": links, "resume": resume, "hash": hashing, "fanout": fan_out}
+BENCHES = {"fetch": fetch, "links": links, "resume": resume, "faults": faults, "hash": hashing, "fanout": fan_out}
 
 
 def main() -> None:
