@@ -22,6 +22,10 @@ _PASSING, _SLOW, _ODD, _FINAL = 1, 3, 4, 8
 _ABSENT = {404, 410, 451}
 # How long others are preferred to a source that has been slow, or has failed as often.
 _REST_S = 300.0
+# A connection that is silent while others of the same source are not is broken after so long, or after so many times
+# what a piece takes there: its bytes are wanted first, and the others soon have nothing more that they may fetch.
+_QUIET_S = 5.0
+_QUIET_GAPS = 20
 
 
 class ChangedError(HttpError):
@@ -38,13 +42,15 @@ class Conduct:
     :ivar not_before: when it may be tried again, by `time.monotonic()`.
     :ivar rests_until: up to when others are preferred.
     :ivar forgiven: whether it served wrong bytes once, and was tried again.
+    :ivar moved: when it last brought something new, by `time.monotonic()`.
     """
 
     def __init__(self) -> None:
         self.gone = False
         self.reason = ""
-        self.not_before = self.rests_until = float("-inf")
+        self.not_before = self.rests_until = self.moved = float("-inf")
         self.forgiven = False
+        self._gap = 0.0
         self._points = 0
         self._failures = 0
         self._charged = float("-inf")
@@ -75,6 +81,15 @@ class Conduct:
         """The source brought something new: the failures before were not in vain."""
         self._points = self._failures = 0
         self.rests_until = float("-inf")
+        self.moved = time.monotonic()
+
+    def waited(self, seconds: float) -> None:
+        """A connection has waited so long for a piece, which has come."""
+        self._gap += (seconds - self._gap) / 16
+
+    def patience(self, since: float) -> float:
+        """Seconds that a connection may go on waiting which has waited since a time: no limit while all are silent."""
+        return max(_QUIET_S, _QUIET_GAPS * self._gap) if self.moved > since else float("inf")
 
 
 class Provider(t.Protocol):
@@ -191,9 +206,9 @@ class Opening:
             raise self._short(f"the data ended {left} bytes too early")
 
     def abort_if_slow(self, limit_s: float) -> None:
-        """Break the connection if its reader has been waiting for so long."""
+        """Break the connection if its reader has been waiting for so long, or too long for this source."""
         since = self._waits_since
-        if since is not None and time.monotonic() - since >= limit_s:
+        if since is not None and time.monotonic() - since >= min(limit_s, self.provider.conduct.patience(since)):
             self.abort()
 
     def abort(self) -> None:
@@ -203,9 +218,11 @@ class Opening:
 
     def _wait(self, content: Iterator[bytes]) -> bytes:
         """The next piece, b"" at the end."""
-        self._waits_since = time.monotonic()
+        since = self._waits_since = time.monotonic()
         try:
-            return next(content, b"")
+            data = next(content, b"")
+            self.provider.conduct.waited(time.monotonic() - since)
+            return data
         except LlmError as exc:
             if isinstance(exc, HttpError) and not self.slow:
                 raise

@@ -70,9 +70,10 @@ class Bench:
     fleet_rate: int = FLEET_RATE
     fleet_ways: Sequence[str] = tuple(FLEET_WAYS)
 
-    def programs(self, reference: str, *others: str) -> list[str]:
-        """Ours, the one that it is compared with, and of the others those that were asked for."""
-        return ["gguf_fetch", reference, *(name for name in others if not self.chosen or name in self.chosen)]
+    def programs(self, *others: str, reference: str = "") -> list[str]:
+        """Ours, the one that all are compared with, and of the others those that were asked for."""
+        wanted = {reference, *(self.chosen or others)}
+        return ["gguf_fetch", *(name for name in (reference, *others) if name and name in wanted)]
 
 
 class Link(t.NamedTuple):
@@ -112,7 +113,8 @@ LINKS = (Link(GBIT), Link(10 * GBIT), Link(GBIT, 80), Link(GBIT, 80, GBIT // 10)
 
 def fetch(bench: Bench) -> Rows:
     """One pass against download and merge."""
-    names = bench.programs("requests, 4 threads", "hf download", "modelscope download", "aria2c -x16", "git lfs", LIMIT)
+    peers = ("hf download", "modelscope download", "aria2c -x16", "git lfs", LIMIT)
+    names = bench.programs(*peers, reference="requests, 4 threads")
     with Hub(bench.model.root) as hub, gguf_split(bench.folder) as tool:
         ways = {name: functools.partial(_fetch_and_merge, bench, hub, tool, PROGRAMS[name]) for name in names}
         samples = in_turns(ways, bench.rounds)
@@ -148,7 +150,7 @@ def _fetch_and_merge(bench: Bench, hub: Hub, tool: GgufSplit, program: Program) 
 
 def links(bench: Bench) -> Rows:
     """How much of a link each program uses."""
-    names = bench.programs("aria2c -x16", "one stream", "hf download", "modelscope download", LIMIT)
+    names = bench.programs("one stream", "hf download", "modelscope download", LIMIT, reference="aria2c -x16")
     rows = []
     for link in LINKS:
         with _hub_behind(bench.model, link) as (hub, url, host):

@@ -52,12 +52,16 @@ class Host:
 
     def begins(self, safe: int, facts: t.Any = None, data: bytes = MERGED) -> None:
         """The file is in the making: what follows the first `safe` bytes is not there yet."""
+        self.holds(safe, data)
+        self.tells("journal", {"facts": facts or FACTS, "ranges": [[0, safe]]})
+
+    def holds(self, safe: int, data: bytes = MERGED) -> None:
+        """So much of the file is there, whatever its journal says."""
         part = companion(self.folder / NAME, "part")
         part.touch()
         os.truncate(part, len(data))
         with part.open("r+b") as file:
             file.write(data[:safe])
-        self.tells("journal", {"facts": facts or FACTS, "ranges": [[0, safe]]})
 
     def finishes(self, facts: t.Any = None, data: bytes = MERGED) -> None:
         self.begins(len(data), facts, data)
@@ -231,11 +235,14 @@ def gets_on(host: Host, name: str = "journal") -> threading.Thread:
     """The host gets the rest of the file, a bit at a time."""
 
     def work() -> None:
+        if name == "note":
+            host.tells("journal", {})
         for reach in range(200_000, len(MERGED), 20_000):
-            host.begins(reach)
             if name == "note":
+                host.holds(reach)
                 host.tells("note", {"facts": FACTS, "ranges": [[0, 1000], [100_000, reach]]})
-                host.tells("journal", {})
+            else:
+                host.begins(reach)
             time.sleep(0.1)
         host.finishes()
 

@@ -11,6 +11,7 @@ import hashlib
 import threading
 import time
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -246,6 +247,44 @@ def test_a_connection_that_is_too_slow_is_broken(hub, origin, data):
         assert read(supply, file) == data
     assert fault.fired == 1
     assert supply.retries >= 1
+
+
+def test_a_connection_that_alone_is_silent_is_broken_soon(hub, origin, data, monkeypatch):
+    monkeypatch.setattr(_sources, "_QUIET_S", 0.3)
+    stall = hub.fault("stall", path=SHARD, times=1, after=100_000)
+    supply = supplied(origin(), timeout=60)
+    file = shard(supply)
+    with watched(supply), ThreadPoolExecutor(1) as aside:
+        silent = aside.submit(read, supply, file)
+        while not stall.fired:
+            time.sleep(0.01)
+        assert not silent.done()
+        assert read(supply, file) == data
+        assert silent.result(timeout=20) == data
+    assert supply.retries == 1
+
+
+def test_where_all_are_silent_the_limit_is_waited_for(hub, origin, data, monkeypatch):
+    monkeypatch.setattr(_sources, "_QUIET_S", 0.1)
+    hub.fault("stall", path=SHARD, times=1, after=100_000)
+    supply = supplied(origin(), timeout=2)
+    file = shard(supply)
+    began = time.monotonic()
+    with watched(supply):
+        assert read(supply, file) == data
+    assert time.monotonic() - began >= 2
+
+
+def test_a_connection_may_be_as_slow_as_the_others_are():
+    conduct = Conduct()
+    since = time.monotonic()
+    assert conduct.patience(since) == float("inf")
+    conduct.clear()
+    assert conduct.patience(since) == 5
+    for _dummy in range(100):
+        conduct.waited(2.0)
+    assert conduct.patience(since) == pytest.approx(40, rel=0.01)
+    assert conduct.patience(time.monotonic() + 1) == float("inf")
 
 
 @contextlib.contextmanager
