@@ -49,7 +49,7 @@ FLEETS = (1, 2, 4, 8)
 # What it is called, and whether the hosts ask each other.
 FLEET_WAYS = {"hub": ("all from the hub", False), "peers": ("from each other", True)}
 # Those that run the programs of other people.
-COMPARED = {"fetch", "links", "resume"}
+COMPARED = {"fetch", "links", "resume", "faults"}
 
 
 @dataclass(frozen=True)
