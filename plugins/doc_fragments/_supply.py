@@ -117,7 +117,8 @@ options:
   timeout:
     description:
       - Seconds in which a connection has to bring 256 KiB. One that does not is given up and made again.
-      - Where others of the same source bring data meanwhile, that is done after 5 seconds, or 20 times what 256 KiB take there.
+      - Where others of the same source bring data meanwhile, that is done after 5 seconds already, or after 20 times
+        what 256 KiB take there.
     type: int
     default: 60
   deadline:

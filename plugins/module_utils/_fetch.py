@@ -85,7 +85,7 @@ class Fetch(Kept):
             self.plan(supply, force=True)  # what may be replaced has been found out before
         for output in self._outputs:
             output.adopt(self._provenance(output))
-        self._remember(self._listed(), {path: known_sha256(path) for path in self.paths})
+        self._remember(self._listed(), {path: known_sha256(path) for path in self.paths}, changed=changed)
         if self._merge:
             # Where versions before 0.2.0 kept the shards for their merge.
             shutil.rmtree(companion(self._dest, "shards"), ignore_errors=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import time
 import typing as t
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,7 @@ class Kept(abc.ABC):
         self._outputs: list[Output] = []
         self.fetched = self.missing = 0
         self.current = self._intact()
+        self._began = time.monotonic()
 
     @property
     def done(self) -> bool:
@@ -98,10 +100,15 @@ class Kept(abc.ABC):
     def _progress(self) -> Path:
         return companion(self._guard, "progress")
 
-    def _remember(self, listed: dict[str, t.Any], sums: dict[Path, str]) -> None:
-        """Write the manifest: what the sources list, and the sha256 of what was made of that."""
+    def _remember(self, listed: dict[str, t.Any], sums: dict[Path, str], *, changed: bool) -> None:
+        """Write the manifest: what the sources list, the sha256 of what was made of that, and what that run took.
+
+        :param changed: whether files were brought; if not, what the run took that brought them stays.
+        """
         outputs = {str(path.relative_to(self._folder)): sha256 for path, sha256 in sums.items()}
-        write_json(self._manifest, {**listed, "outputs": outputs})
+        took = {"bytes": self.fetched, "seconds": round(time.monotonic() - self._began, 1)}
+        transfer = took if changed else self.current.get("transfer")
+        write_json(self._manifest, {**listed, "outputs": outputs, **({"transfer": transfer} if transfer else {})})
         self.current = self._intact()
 
     def _intact(self) -> dict[str, t.Any]:

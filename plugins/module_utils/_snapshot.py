@@ -127,7 +127,8 @@ class Snapshot(Kept):
             output.adopt(self._provenance(output))
         for path in self._stale:
             self._remove(path)
-        self._remember(self._listed(), {output.dest: output.sha256 for output in self._outputs})
+        sums = {output.dest: output.sha256 for output in self._outputs}
+        self._remember(self._listed(), sums, changed=changed)
         return changed
 
     def _transfer(self, supply: Supply, finish: Finish, **limits: t.Any) -> None:

@@ -221,14 +221,14 @@ class Opening:
         since = self._waits_since = time.monotonic()
         try:
             data = next(content, b"")
-            self.provider.conduct.waited(time.monotonic() - since)
-            return data
         except LlmError as exc:
             if isinstance(exc, HttpError) and not self.slow:
                 raise
             raise self._short(str(exc)) from exc
         finally:
             self._waits_since = None
+        self.provider.conduct.waited(time.monotonic() - since)
+        return data
 
     def _short(self, why: str) -> HttpError:
         return HttpError(f"{self.source}: {'the data came too slowly' if self.slow else why}.", transient=True)

@@ -119,6 +119,9 @@ def test_check_real_check_real(fetch, hub, published, dest):
         ]
     )
     assert names(dest.parent) == [".model.gguf.llmfleet.json", ".model.gguf.llmfleet.manifest", "model.gguf"]
+    took = transfer_of(dest)
+    assert took["bytes"] == made["bytes_fetched"]
+    assert 0 <= took["seconds"] < 60
 
     hub.clear_stats()
     before = dest.stat()
@@ -130,6 +133,22 @@ def test_check_real_check_real(fetch, hub, published, dest):
         assert same["shards"] == made["shards"]
     assert dest.stat() == before
     assert requests(hub) == 0
+
+
+def transfer_of(dest):
+    """What bringing the file took, as its manifest has it."""
+    return json.loads(companion(dest, "manifest").read_text())["transfer"]
+
+
+def test_what_the_transfer_took_stays_when_nothing_is_brought(fetch, dest, hub, published):
+    fetch()
+    took = transfer_of(dest)
+    companion(dest, "manifest").unlink()
+    assert fetch()["changed"] is False
+    assert "transfer" not in json.loads(companion(dest, "manifest").read_text())
+    dest.unlink()
+    assert fetch()["changed"] is True
+    assert transfer_of(dest)["bytes"] == took["bytes"]
 
 
 def test_attributes_alone_are_a_change(fetch, dest):
