@@ -261,7 +261,7 @@ def test_a_connection_that_alone_is_silent_is_broken_soon(hub, origin, data, mon
         assert not silent.done()
         assert read(supply, file) == data
         assert silent.result(timeout=20) == data
-    assert supply.retries == 1
+    assert supply.retries >= 1
 
 
 def test_where_all_are_silent_the_limit_is_waited_for(hub, origin, data, monkeypatch):
