@@ -160,6 +160,10 @@ FP8 = hf_models.DEEPSEEK_R1["quantization_config"]
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128}
 
 
+# The test bed's llama of 2.4 GB.
+STORY = {"layers": 24, "width": 2048, "heads": 32, "kv_heads": 16, "hidden": 6144, "words": 448, "head": 64}
+
+
 def r1_of(layers, words, linear, quantization):
     """R1 with fewer layers, of which one is dense, and another vocabulary."""
     keys = {"num_hidden_layers": layers, "num_nextn_predict_layers": 0, "first_k_dense_replace": 1, "vocab_size": words}
@@ -173,6 +177,7 @@ def r1_of(layers, words, linear, quantization):
     ("model", "gpus", "reported"),
     [
         (lambda: dense(**LLAMA_3_8B), 1, 15.0),
+        (lambda: dense(**STORY), 1, 2.26),
         (lambda: r1_of(5, 129280, hf_models.fp8, FP8), 1, 47.1),
         (lambda: r1_of(9, 448, hf_models.awq, AWQ), 1, 45.26),
         (lambda: r1_of(9, 448, hf_models.awq, AWQ), 2, 22.71),
@@ -188,6 +193,8 @@ def test_weights_are_those_that_vllm_loaded_on_an_h200(model, gpus, reported):
     ("model", "reported", "least"),
     [
         (lambda: dense(**LLAMA_3_8B), 919824, 0.96),
+        (lambda: dense(**STORY), 1372672, 0.96),
+        (lambda: r1_of(9, 448, hf_models.awq, AWQ), 7493584, 0.99),
         (lambda: r1_of(5, 129280, hf_models.fp8, FP8), 13139552, 0.99),
     ],
 )
