@@ -73,7 +73,8 @@ def silent(_found: Host) -> Host:
     return {
         "models": MODELS,
         "services": SERVICES,
-        "silent": "Failed to connect to the host via ssh: connect to host port 22: No route to host",
+        "unreachable": True,
+        "msg": "Failed to connect to the host via ssh: connect to host port 22: No route to host",
     }
 
 

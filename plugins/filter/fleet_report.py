@@ -18,13 +18,11 @@ positional: ""
 options:
   _input:
     description:
-      - What was found, by the names of all hosts that were expected.
-      - Each may have C(silent) and C(unread), which say why nothing, or not everything, could be read, C(identity) with
-        facts of M(ansible.builtin.setup), C(gate) and C(records) with what M(llmfleet.serving.gpu_gate) and
-        M(llmfleet.serving.host_report) have returned, C(answers) with what the role acceptance has summed up, C(models)
-        and C(services) with what the host is to have, in the form of the playbooks' C(llmfleet_models) and
-        C(llmfleet_services).
-      - One without any of them is a host that did not answer.
+      - What M(llmfleet.serving.host_report) has returned for each host, or failed with, by the names of all hosts that
+        were expected.
+      - Of a host that was C(unreachable), and of one that has C(failed), the C(msg) says why nothing, or not
+        everything, could be read.
+      - One with nothing is a host that did not answer.
     type: dict
     required: true
   generated:

@@ -38,6 +38,21 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._gate_verdict imp
 from ansible_collections.llmfleet.serving.plugins.module_utils._gpu import parse_time, read_facts
 from ansible_collections.llmfleet.serving.plugins.module_utils._gpu_facts import DriverError, Facts, RunCommand
 
+# The arguments of a module that asks the gate. One of `profile` and `baseline` is required.
+ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "profile": {"type": "str", "choices": sorted([AUTO, *PROFILES])},
+    "count": {"type": "int"},
+    "nvlinks": {"type": "int"},
+    "baseline": {"type": "path"},
+    "driver_version_min": {"type": "str"},
+    "cuda_version_min": {"type": "str"},
+    "idle_memory_max": {"type": "int", "default": 256},
+    "idle_utilization_max": {"type": "int", "default": 5},
+    "allowed_units": {"type": "list", "elements": "str", "default": []},
+    "xid_since": {"type": "str"},
+    "source": {"type": "str", "choices": ["auto", "nvml", "nvidia-smi"], "default": "auto"},
+    "timeout": {"type": "int", "default": 60},
+}
 # Options that are fields of the expectation which the profile begins. Without a value, the profile's counts.
 FIELDS = (
     "count",

@@ -51,8 +51,7 @@ class Found:
 
     :ivar silent: why it did not answer; "" if it did.
     :ivar unread: why not everything could be read; "" if it could.
-    :ivar identity: facts of `setup`.
-    :ivar gate: the result of `gpu_gate`; `records` that of `host_report`. Both are empty where they were not asked.
+    :ivar identity, gate, records: as `host_report` returns them. They are empty where the host did not tell.
     :ivar answers: what each service has answered, by the role acceptance.
     :ivar models, services: what the host is to have, as the playbooks' `llmfleet_models` and `llmfleet_services`.
     """

@@ -11,7 +11,8 @@ short_description: Refuse a host whose NVIDIA GPUs are not fit to serve
 version_added: 0.1.0
 description:
   - Evaluates all rules for a class of host on its GPUs at once, and fails with all reasons, each with what was
-    expected, what was found and what to do. It changes nothing, but for the file of O(record_baseline).
+    expected, what was found and what to do. It changes nothing, but for the files of O(record_baseline) and
+    O(marker).
   - These rules fail the host. C(driver-answers), C(gpu-count), C(gpu-on-bus), C(gpu-answers), C(gpu-name),
     C(gpu-memory), C(driver-version), C(cuda-version), C(inforom), C(ecc-mode), C(ecc-pending), C(ecc-volatile),
     C(ecc-sram-threshold), C(row-remap-pending), C(row-remap-failure), C(memory-repair), C(memory-unrepairable),
@@ -28,6 +29,7 @@ author:
   - llmfleet.serving maintainers (@llmfleet)
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
+  - llmfleet.serving._gate
 attributes:
   check_mode:
     support: full
@@ -36,34 +38,6 @@ attributes:
   platform:
     platforms: posix
 options:
-  profile:
-    description:
-      - Class of the host, which says the name of its GPUs, their memory, their NVLinks and their PCIe generation.
-        Required without O(baseline).
-      - V(h800) has 81559 MiB and 8 NVLinks, V(h100) is the SXM board with 81559 MiB and 18 NVLinks, V(h200) is the SXM
-        board with 143771 MiB and 18 NVLinks, V(h20) has 97000 MiB and 18 NVLinks. Each NVLink must run at 26562 MB/s.
-        V(a100) is the SXM board with 81000 MiB and 12 NVLinks of 25000 MB/s.
-      - V(auto) takes the one of these that the GPUs are named in, and refuses GPUs with other names. Added in 0.2.0, as
-        were V(h20) and V(a100).
-    type: str
-    choices: [a100, auto, h100, h20, h200, h800]
-  count:
-    description:
-      - Number of GPUs. With one GPU, NVLinks are not required.
-      - Without it, O(baseline) counts, else 8.
-    type: int
-  nvlinks:
-    description:
-      - NVLinks that must be up on each GPU, where the figure of the profile does not hold. That of V(h800) is computed
-        from the published bandwidth.
-    type: int
-  baseline:
-    description:
-      - A file on the host with what was measured on it. Where this has a figure, it counts instead of the profile's.
-        It has the number of GPUs, their name, memory, VBIOS, PCIe generation and width, the number and rate of their
-        NVLinks, and how each GPU is joined with each other one.
-    type: path
-    version_added: 0.2.0
   record_baseline:
     description:
       - Measure this host and write O(baseline), when it breaks no rule that fails. What it has is then expected of it
@@ -72,49 +46,14 @@ options:
     type: bool
     default: false
     version_added: 0.2.0
-  driver_version_min:
+  marker:
     description:
-      - Oldest driver that is accepted, like V(550.90.12). Without it, any driver is.
-    type: str
-  cuda_version_min:
-    description:
-      - Lowest CUDA version that the driver must support, like V(12.4). Without it, any is accepted.
-    type: str
-  idle_memory_max:
-    description:
-      - Memory in MiB that may be in use on an idle GPU.
-    type: int
-    default: 256
-  idle_utilization_max:
-    description:
-      - Utilization in percent that an idle GPU may show.
-    type: int
-    default: 5
-  allowed_units:
-    description:
-      - Systemd services and scopes, with their suffix, whose processes may use the GPUs. Shell patterns are allowed.
-    type: list
-    elements: str
-    default: []
-  xid_since:
-    description:
-      - Leave out Xids before this time, in ISO 8601 with the offset from UTC, like V(2026-11-23T14:05:00Z). Without it,
-        all since boot count. Give the time of a repair after which the host was not rebooted.
-    type: str
+      - A file on the host that marks it as refused, with C(verdict) and C(reasons) as JSON. It is written when the host
+        is refused, for whatever reason, and removed when it passes. Its directory is made.
+      - Named F(/etc/ansible/facts.d/NAME.fact), it is a local fact of M(ansible.builtin.setup).
+      - Without it, the host is only asked.
+    type: path
     version_added: 0.2.0
-  source:
-    description:
-      - Where the facts come from. V(auto) is V(nvml) where C(pynvml) is installed, else V(nvidia-smi).
-    type: str
-    choices: [auto, nvml, nvidia-smi]
-    default: auto
-  timeout:
-    description:
-      - Seconds after which a driver that has not answered is given up, and what asked it is killed.
-    type: int
-    default: 60
-requirements:
-  - Either C(pynvml) (package C(python3-pynvml) or C(nvidia-ml-py)) or C(nvidia-smi), and the NVIDIA driver.
 seealso:
   - module: llmfleet.serving.gpu_info
 """
@@ -242,49 +181,56 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
-from ansible_collections.llmfleet.serving.plugins.module_utils._gate import gate
+from ansible_collections.llmfleet.serving.plugins.module_utils._gate import ARGUMENTS, gate
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate_baseline import record
-from ansible_collections.llmfleet.serving.plugins.module_utils._gate_profiles import AUTO, PROFILES
+from ansible_collections.llmfleet.serving.plugins.module_utils._gate_marker import mark
 
 
-def run(module: AnsibleModule) -> dict[str, t.Any]:
-    result = gate(module.run_command, module.params)
-    for warning in result.pop("warnings"):
-        module.warn(warning)
-    msg = result.pop("msg")
-    if result["verdict"] == "fail":
-        # Without the facts: who reads why sixteen hosts were refused wants the reasons, and gpu_info tells the rest.
-        del result["facts"]
-        module.fail_json(msg=msg, **result)
-    if not module.params["record_baseline"]:
-        return {"changed": False, **result}
-    return {**record(Path(module.params["baseline"]), result["baseline"], write=not module.check_mode), **result}
+def judge(module: AnsibleModule) -> tuple[list[str], dict[str, t.Any]]:
+    """The reasons to refuse the host in lines, and the result."""
+    try:
+        result = gate(module.run_command, module.params)
+        for warning in result.pop("warnings"):
+            module.warn(warning)
+        msg = result.pop("msg")
+        if result["verdict"] == "fail":
+            # Without the facts: who reads why sixteen hosts were refused wants the reasons; gpu_info tells the rest.
+            del result["facts"]
+            return msg.splitlines(), result
+        if module.params["record_baseline"]:
+            baseline = Path(module.params["baseline"])
+            result.update(record(baseline, result["baseline"], write=not module.check_mode))
+    except LlmError as exc:
+        return str(exc).splitlines(), {}
+    return [], result
+
+
+def keep_marker(module: AnsibleModule, reasons: list[str], result: dict[str, t.Any]) -> None:
+    try:
+        marked = mark(Path(module.params["marker"]), reasons, write=not module.check_mode)
+    except LlmError as exc:
+        reasons.append(str(exc))
+        return
+    result["diff"] = [*([result["diff"]] if "diff" in result else []), marked["diff"]]
+    result["changed"] = marked["changed"] or result.get("changed", False)
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "profile": {"type": "str", "choices": sorted([AUTO, *PROFILES])},
-            "count": {"type": "int"},
-            "nvlinks": {"type": "int"},
-            "baseline": {"type": "path"},
+            **ARGUMENTS,
             "record_baseline": {"type": "bool", "default": False},
-            "driver_version_min": {"type": "str"},
-            "cuda_version_min": {"type": "str"},
-            "idle_memory_max": {"type": "int", "default": 256},
-            "idle_utilization_max": {"type": "int", "default": 5},
-            "allowed_units": {"type": "list", "elements": "str", "default": []},
-            "xid_since": {"type": "str"},
-            "source": {"type": "str", "choices": ["auto", "nvml", "nvidia-smi"], "default": "auto"},
-            "timeout": {"type": "int", "default": 60},
+            "marker": {"type": "path"},
         },
         required_one_of=[("profile", "baseline")],
         supports_check_mode=True,
     )
-    try:
-        module.exit_json(**run(module))
-    except LlmError as exc:
-        module.fail_json(msg=str(exc))
+    reasons, result = judge(module)
+    if module.params["marker"]:
+        keep_marker(module, reasons, result)
+    if reasons:
+        module.fail_json(msg="\n".join(reasons), **result)
+    module.exit_json(**{"changed": False, **result})
 
 
 if __name__ == "__main__":

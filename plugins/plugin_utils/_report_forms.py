@@ -58,8 +58,17 @@ def _earlier(path: str) -> _report.Document | None:
         raise LlmError(f"{path} cannot be read: {exc.strerror}.") from exc
 
 
-def _found(facts: Mapping[str, t.Any]) -> _report.Found:
-    return _report.Found(**facts) if facts else _report.Found(silent="It dropped out before it was asked")
+_TOLD = ("identity", "gate", "records", "answers", "models", "services")
+
+
+def _found(told: Mapping[str, t.Any]) -> _report.Found:
+    """What `host_report` has returned, or failed with."""
+    if not told:
+        return _report.Found(silent="It dropped out before it was asked")
+    facts: dict[str, t.Any] = {name: told[name] for name in _TOLD if name in told}
+    if told.get("unreachable") or told.get("failed"):
+        facts["silent" if told.get("unreachable") else "unread"] = told.get("msg") or "no message"
+    return _report.Found(**facts)
 
 
 def _plain(value: t.Any) -> t.Any:

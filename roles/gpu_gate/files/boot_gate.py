@@ -19,6 +19,7 @@ from pathlib import Path
 from ansible_collections.llmfleet.serving.plugins.module_utils._cuda_checks import ready
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate import gate
+from ansible_collections.llmfleet.serving.plugins.module_utils._gate_marker import mark
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate_verdict import describe
 from ansible_collections.llmfleet.serving.plugins.module_utils._run import run_command
 
@@ -51,14 +52,9 @@ def _ask(config: dict[str, t.Any]) -> tuple[set[str], list[str]]:
 
 
 def _conclude(marker: Path, reasons: list[str]) -> int:
-    if not reasons:
-        marker.unlink(missing_ok=True)
-        print("The GPUs are fit.")
-        return 0
-    print("\n".join(reasons), file=sys.stderr)
-    fact = {"verdict": "fail", "reasons": reasons}
-    marker.write_text(json.dumps(fact, indent=4, sort_keys=True, ensure_ascii=False) + "\n")
-    return 1
+    print("\n".join(reasons) or "The GPUs are fit.", file=sys.stderr if reasons else sys.stdout)
+    mark(marker, reasons)
+    return 1 if reasons else 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import platform
 import re
 import subprocess
 import sys
@@ -12,16 +12,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-H200 = ROOT / "tests/fixtures/recordings/h200-x2-driver580"
-PROGRAMS = {
-    "nvidia-smi": f"""case "$*" in
-        "-q -x") cat {H200}/smi-q.xml ;;
-        "nvlink -s" | "topo -m") cat {H200}/topo.txt ;;
-        "") echo "Driver Version: 580.159.04" ;;
-    esac""",
-    "journalctl": "echo '1795443369.0 host kernel: Linux version 6.8.0-60-generic'",
-    "systemctl": "true",
-}
 FIRST = f"""
 - hosts: llmfleet
   gather_facts: false
@@ -33,25 +23,12 @@ FIRST = f"""
 
 
 @pytest.fixture
-def report(tmp_path, silent_plugin):
+def report(tmp_path, two_h200):
     """report(*hosts, **variables): exit status, changes and what is in report.json, of a run with these hosts.
 
     Hosts of the names "here" and "here-too" are this machine with the GPUs of a recording, any other one is silent, and
     the second has failed in a play before.
     """
-    for name, script in PROGRAMS.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-    # What is recorded is what nvidia-smi has said.
-    (tmp_path / "hidden").mkdir()
-    (tmp_path / "hidden/pynvml.py").write_text("raise ImportError")
-    environment = {
-        **os.environ,
-        "ANSIBLE_CONNECTION_PLUGINS": str(silent_plugin),
-        "ANSIBLE_NOCOLOR": "1",
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "PYTHONPATH": str(tmp_path / "hidden"),
-    }
 
     def run(*names, options=(), **variables):
         connections = {name: "local" if name.startswith("here") else "silent" for name in names}
@@ -73,7 +50,7 @@ def report(tmp_path, silent_plugin):
             *options,
         ]
         done = subprocess.run(
-            [*map(str, argv)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+            [*map(str, argv)], cwd=tmp_path, env=two_h200, capture_output=True, text=True, timeout=300, check=False
         )
         file = tmp_path / "llmfleet-report/report.json"
         document = json.loads(file.read_text()) if file.exists() else None
@@ -118,6 +95,12 @@ def test_a_silent_host_is_a_row_and_fails_at_the_end(report, tmp_path):
     ]
 
 
+def test_what_a_silent_host_is_to_have_counts(report):
+    service = {"name": "r1", "engine": "ollama", "model": "r1", "port": 1}
+    _status, _changed, document, output = report("gone", llmfleet_services=[service], llmfleet_models=[{"name": "r1"}])
+    assert [document["summary"][name] for name in ("services", "models", "models_intact")] == [1, 1, 0], output
+
+
 def test_a_fleet_of_which_nobody_answers(report):
     status, _changed, document, output = report("gone1", "gone2")
     assert status == 2
@@ -134,6 +117,8 @@ def test_a_refused_host_and_one_whose_service_is_not_there(report):
     assert reasons == [("gate", "gpu-count"), ("model", "r1"), ("service", "r1")]
     assert "here: gpu-count: expected 8 GPUs, found 2." in output
     assert "c4n4ry" not in json.dumps(document)
+    assert len(document["hosts"][0]["gpus"]) == 2
+    assert document["hosts"][0]["identity"]["kernel"] == platform.release()
 
 
 def test_a_host_that_cannot_be_read_and_one_that_has_dropped_out(report, tmp_path):

@@ -24,9 +24,9 @@ def problems(document):
 
 @pytest.fixture(scope="module")
 def document():
-    return fleet_report({**report_fleet.fleet(12), "gpu13": {"unread": "no"}, "gpu14": {}}, **report_fleet.OPTIONS)[
-        "document"
-    ]
+    return fleet_report(
+        {**report_fleet.fleet(12), "gpu13": {"failed": True, "msg": "no"}, "gpu14": {}}, **report_fleet.OPTIONS
+    )["document"]
 
 
 def test_the_schema_is_one():

@@ -71,11 +71,14 @@ def hostile(value):
 
 def test_nothing_that_a_host_says_is_markup():
     found = hostile(report_fleet.refused(report_fleet.host("gpu01")))
-    found["silent"] = found["unread"] = ""
     found["records"]["models"][0]["name"] += EVIL
     found["answers"]["services"][0].update(name="deepseek-r1", answer=f"The sky <b>is</b> blue. {EVIL}")
     out = report(
-        {f"gpu01{EVIL}": found, f"gpu02{EVIL}": {"silent": EVIL}, f"gpu03{EVIL}": {"unread": EVIL}},
+        {
+            f"gpu01{EVIL}": found,
+            f"gpu02{EVIL}": {"unreachable": True, "msg": EVIL},
+            f"gpu03{EVIL}": {"failed": True, "msg": EVIL},
+        },
         title=f"Fleet {EVIL}",
         stack=EVIL,
     )
@@ -99,7 +102,7 @@ def test_the_page_forbids_scripts_and_requests():
 
 def test_no_secret_in_any_form():
     found = report_fleet.fleet(3)
-    found["gpu03"]["silent"] = f"ssh: password={report_fleet.CANARY}"
+    found["gpu03"]["msg"] = f"ssh: password={report_fleet.CANARY}"
     out = report(found)
     assert report_fleet.CANARY not in json.dumps(out)
     assert "api_key=(hidden)" in Page(out["html"]).text.replace("\n", "")
@@ -116,7 +119,7 @@ def test_both_languages_are_in_the_page(language):
 
 
 def test_no_word_is_without_use_or_translation():
-    html = report({**report_fleet.fleet(12), "gpu13": {"unread": "no"}})["html"]
+    html = report({**report_fleet.fleet(12), "gpu13": {"failed": True, "msg": "no"}})["html"]
     assert all(english and chinese for english, chinese in WORDS.values())
     assert "机群状态不符合要求。" in html
 

@@ -16,6 +16,7 @@ import yaml
 from ansible.module_utils.basic import AnsibleModule
 from run_command import run_command
 
+from ansible_collections.llmfleet.serving.plugins.doc_fragments._gate import ModuleDocFragment
 from ansible_collections.llmfleet.serving.plugins.module_utils import _gate, _gate_profiles, _gpu, _gpu_host
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate_rules import RULES
 from ansible_collections.llmfleet.serving.plugins.modules import gpu_gate
@@ -264,9 +265,57 @@ class TestBaseline:
         assert ([one["rule"] for one in result["findings"]], path.exists()) == (["driver-answers"], False)
 
 
+class TestMarker:
+    @pytest.fixture
+    def ask(self, run_module, tmp_path):
+        """ask(check=..., **options): the result, with a marker in a folder that is not there yet."""
+
+        def run(**options):
+            marker = str(tmp_path / "facts.d/gate.fact")
+            return run_module(gpu_gate, count=2, source="nvidia-smi", marker=marker, **options)
+
+        return run
+
+    def test_a_refused_host_is_marked_until_it_passes(self, ask, two_h200, tmp_path):
+        two_h200()
+        marker = tmp_path / "facts.d/gate.fact"
+        predicted = ask(profile="h100", check=True)
+        assert (predicted["failed"], predicted["changed"], marker.parent.exists()) == (True, True, False)
+        refused = ask(profile="h100")
+        assert (refused["failed"], refused["changed"], refused["diff"]) == (True, True, predicted["diff"])
+        assert json.loads(marker.read_text()) == {"verdict": "fail", "reasons": refused["msg"].splitlines()}
+        assert len(refused["msg"].splitlines()) == 2
+        assert ask(profile="h100")["changed"] is False
+        assert (ask(profile="h200", check=True)["changed"], marker.exists()) == (True, True)
+        released = ask(profile="h200")
+        assert (released["changed"], released["verdict"], marker.exists()) == (True, "pass", False)
+        for check in (True, False):
+            assert ask(profile="h200", check=check)["changed"] is False
+
+    def test_a_host_that_cannot_be_asked_is_marked(self, ask, tmp_path):
+        refused = ask(baseline="/nowhere/baseline.json")
+        assert refused["changed"] is True
+        assert json.loads((tmp_path / "facts.d/gate.fact").read_text())["reasons"] == [refused["msg"]]
+
+    def test_what_is_in_the_way_is_one_more_reason(self, ask, two_h200, tmp_path):
+        two_h200()
+        (tmp_path / "facts.d/gate.fact").mkdir(parents=True)
+        *reasons, last = ask(profile="h100")["msg"].splitlines()
+        assert len(reasons) == 2
+        assert last.startswith(f"{tmp_path}/facts.d/gate.fact is a directory;")
+        assert ask(profile="h200")["msg"] == last
+
+    def test_beside_a_baseline(self, ask, two_h200, tmp_path):
+        two_h200()
+        done = ask(baseline=str(tmp_path / "baseline.json"), record_baseline=True)
+        assert (done["changed"], len(done["diff"])) == (True, 2)
+        assert ask(baseline=str(tmp_path / "baseline.json"), record_baseline=True)["changed"] is False
+
+
 def test_defaults_and_rules_are_documented_as_they_are():
     documentation = yaml.safe_load(gpu_gate.DOCUMENTATION)
-    options = documentation["options"]
+    options = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]
+    assert set(options) == set(_gate.ARGUMENTS)
     fields = {field.name: field.default for field in dataclasses.fields(_gate_profiles.Expectation)}
     shared = {name: options[name]["default"] for name in options if "default" in options[name] and name in fields}
     assert shared == {name: list(fields[name]) if name == "allowed_units" else fields[name] for name in shared}
@@ -281,7 +330,8 @@ def test_defaults_and_rules_are_documented_as_they_are():
 
 
 def test_figures_of_the_profiles_are_documented():
-    text = " ".join(" ".join(yaml.safe_load(gpu_gate.DOCUMENTATION)["options"]["profile"]["description"]).split())
+    options = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]
+    text = " ".join(" ".join(options["profile"]["description"]).split())
     for name, profile in _gate_profiles.PROFILES.items():
         described = text.split(f"V({name})", 1)[1]
         assert described.index(f"{profile.memory_min} MiB and {profile.nvlinks} NVLinks") < 40
