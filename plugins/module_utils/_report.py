@@ -41,6 +41,8 @@ Json = dict[str, t.Any]
 _PASSING = ("generated", "changes", "answers", "units")
 # From what has to be looked at first to what need not be.
 VERDICTS = ("silent", "fail", "warn", "pass")
+# What a host has told: fields of Found.
+_TOLD = ("identity", "gate", "records", "answers", "models", "services")
 _RULES = {rule.id: rule for rule in RULES}
 _DIGITS = re.compile(r"(\d+)")
 
@@ -64,6 +66,16 @@ class Found:
     answers: Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
     models: Sequence[Mapping[str, t.Any]] = ()
     services: Sequence[Mapping[str, t.Any]] = ()
+
+    @classmethod
+    def of(cls, told: Mapping[str, t.Any]) -> Found:
+        """What `host_report` has returned, or failed with; nothing of a host that was not asked."""
+        if not told:
+            return cls(silent="It dropped out before it was asked")
+        facts: dict[str, t.Any] = {name: told[name] for name in _TOLD if name in told}
+        if told.get("unreachable") or told.get("failed"):
+            facts["silent" if told.get("unreachable") else "unread"] = told.get("msg") or "no message"
+        return cls(**facts)
 
     @property
     def model_names(self) -> list[str]:

@@ -31,7 +31,7 @@ def make(
     :raises LlmError: if the previous report cannot be read.
     """
     before = _earlier(previous)
-    hosts = {str(name): _found(_plain(facts)) for name, facts in found.items()}
+    hosts = {str(name): _report.Found.of(_plain(told)) for name, told in found.items()}
     document = _report.build(hosts, generated=str(generated), title=str(title), stack=str(stack))
     if before and not again and _report.settled(before) == _report.settled(document):
         document = before
@@ -56,19 +56,6 @@ def _earlier(path: str) -> _report.Document | None:
         return None
     except OSError as exc:
         raise LlmError(f"{path} cannot be read: {exc.strerror}.") from exc
-
-
-_TOLD = ("identity", "gate", "records", "answers", "models", "services")
-
-
-def _found(told: Mapping[str, t.Any]) -> _report.Found:
-    """What `host_report` has returned, or failed with."""
-    if not told:
-        return _report.Found(silent="It dropped out before it was asked")
-    facts: dict[str, t.Any] = {name: told[name] for name in _TOLD if name in told}
-    if told.get("unreachable") or told.get("failed"):
-        facts["silent" if told.get("unreachable") else "unread"] = told.get("msg") or "no message"
-    return _report.Found(**facts)
 
 
 def _plain(value: t.Any) -> t.Any:

@@ -18,7 +18,7 @@ WHEN = {"generated": "2026-11-30T02:30:00Z", "title": "Fleet", "stack": "cuda-12
 
 
 def build(**hosts):
-    return _report.build({name: _report.Found(**found) for name, found in hosts.items()}, **WHEN)
+    return _report.build({name: _report.Found.of(found) for name, found in hosts.items()}, **WHEN)
 
 
 def one(found):
@@ -90,13 +90,15 @@ def test_a_silent_host_is_there_and_fails_the_fleet(found):
 
 def test_a_silent_host_is_the_same_the_next_time():
     said = "Failed to create temporary directory. Failed command was: mkdir tmp-{}"
-    first, second = (build(gpu01={"silent": said.format(number)}) for number in (1, 2))
+    first, second = (build(gpu01={"unreachable": True, "msg": said.format(number)}) for number in (1, 2))
     assert first == second
     assert _report.reasons(first) == ["gpu01: It did not answer: Failed to create temporary directory."]
 
 
 def test_a_host_that_cannot_be_read(found):
-    host = one({"unread": "No python.\nAt all", "services": report_fleet.SERVICES, "models": report_fleet.MODELS})
+    host = one(
+        {"failed": True, "msg": "No python.\nAt all", "services": report_fleet.SERVICES, "models": report_fleet.MODELS}
+    )
     assert (host["verdict"], codes(host)) == ("fail", [("unread", "gpu01")])
     assert host["reasons"][0]["text"] == "Not everything could be read: No python. At all."
     assert host["gate"] == {"verdict": None, "profile": None, "rules": []}
@@ -144,7 +146,7 @@ def test_hosts_are_sorted_as_people_count(found):
 
 
 def test_no_secret(found):
-    found["unread"] = "GET https://user:c4n4ry-1@hub/x failed"
+    found.update(failed=True, msg="GET https://user:c4n4ry-1@hub/x failed")
     found["services"][0]["args"]["hf_token"] = "c4n4ry-2"  # noqa: S105 -- a canary
     text = json.dumps(build(gpu01=found))
     assert "c4n4ry" not in text

@@ -62,7 +62,7 @@ def test_bars_are_in_the_drawing_and_to_scale(values):
 
 
 def document(size):
-    found = {name: _report.Found(**found) for name, found in report_fleet.fleet(size).items()}
+    found = {name: _report.Found.of(found) for name, found in report_fleet.fleet(size).items()}
     return _report.build(found, generated="2026-11-30T02:30:00Z", title="Fleet", stack="x")
 
 

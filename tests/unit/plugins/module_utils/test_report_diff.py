@@ -16,7 +16,7 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._report_diff impo
 
 
 def build(**hosts):
-    found = {name: _report.Found(**one) for name, one in hosts.items()}
+    found = {name: _report.Found.of(one) for name, one in hosts.items()}
     return _report.build(found, generated="2026-11-30T02:30:00Z", title="Fleet", stack="cuda-12.4")
 
 
@@ -106,7 +106,7 @@ def test_of_a_silent_host_only_that_is_told(found):
 
 
 def test_what_was_not_read_before_is_not_new(found):
-    unread = {**copy.deepcopy(found), "gate": {}, "identity": {}, "unread": "no reason"}
+    unread = {**copy.deepcopy(found), "gate": {}, "identity": {}, "failed": True, "msg": "no reason"}
     assert differences(unread, found) == [("host", "gpu01", "verdict", "fail", "pass", True)]
 
 

@@ -15,7 +15,7 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._report_junit imp
 
 
 def suites(hosts):
-    found = {name: _report.Found(**one) for name, one in hosts.items()}
+    found = {name: _report.Found.of(one) for name, one in hosts.items()}
     document = _report.build(found, generated="2026-11-30T02:30:00Z", title="Fleet", stack="x")
     return ElementTree.fromstring(junit(document))  # noqa: S314 -- our own
 
@@ -45,6 +45,6 @@ def test_a_warning_passes_with_its_words():
 
 
 def test_what_xml_cannot_hold_and_what_it_would_take_for_markup():
-    root = suites({"<gpu>&\x07": {"silent": "</failure>\x00 & <b>"}})
+    root = suites({"<gpu>&\x07": {"unreachable": True, "msg": "</failure>\x00 & <b>"}})
     assert root[0].get("name") == "<gpu>&\ufffd"
     assert root.find(".//failure").text == "It did not answer: </failure>\ufffd & <b>."
