@@ -36,6 +36,10 @@ class Concurrency:
 
         :param rate: in any unit; measured since the last call, without the moments in which connections were new.
         """
+        if not rate and self._rate:
+            # Whether all of the source is silent, or only these connections, another one will show.
+            self.limit = min(self._stood + 1, self._most)
+            return
         if self.limit != self._stood:
             self._judge(rate)
         else:

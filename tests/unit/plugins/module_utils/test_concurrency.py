@@ -59,3 +59,26 @@ def test_a_link_that_gets_faster_is_used():
     for _tick in range(60):
         concurrency.observe(concurrency.limit)
     assert concurrency.limit >= 8
+
+
+def test_silence_is_asked_about_with_one_connection_more():
+    concurrency = Concurrency(16)
+    for _tick in range(30):
+        concurrency.observe(1.0)
+    while concurrency.limit != 1:
+        concurrency.observe(1.0)
+    concurrency.observe(0.0)
+    assert concurrency.limit == 2
+    concurrency.observe(0.0)
+    assert concurrency.limit == 2
+    concurrency.observe(1.0)
+    assert concurrency.limit <= 2
+
+
+def test_before_the_first_byte_nothing_is_asked():
+    concurrency = Concurrency(1)
+    concurrency.observe(0.0)
+    assert concurrency.limit == 1
+    concurrency = Concurrency(16)
+    concurrency.observe(0.0)
+    assert concurrency.limit in (2, 4)
