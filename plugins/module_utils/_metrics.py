@@ -16,8 +16,11 @@ from dataclasses import dataclass
 # What an engine counts itself begins with its name. What Python and the web server count (process_*, http_*) moves
 # with the question for the metrics alone.
 _ENGINES = ("vllm:", "sglang:", "llamacpp:")
-# A web server counts a client that has gone, which may be the watchdog itself, while the engine behind it hangs.
-_NO_SIGN = "abort"
+# What moves while the engine hangs: the web server in front of it counts who comes (the watchdog too: SGLang counts
+# questions for the metrics), is refused or goes; a process that spins computes; a clock of idle time goes on.
+_NO_SIGN = re.compile(
+    "abort|admission_rejections|(cpu|idle)_seconds|get_loads|sglang:(http_|routing_keys_active)|vllm:websocket_"
+)
 _REQUESTS = {
     "vllm:num_requests_running",
     "vllm:num_requests_waiting",
@@ -44,7 +47,7 @@ class Metrics:
 def parse(text: str) -> Metrics | None:
     """None when there is nothing that an engine counts."""
     samples = [sample for line in text.splitlines() if (sample := _SAMPLE.match(line))]
-    own = [sample for sample in samples if sample[1].startswith(_ENGINES) and _NO_SIGN not in sample[0]]
+    own = [sample for sample in samples if sample[1].startswith(_ENGINES) and not _NO_SIGN.search(sample[0])]
     if not own:
         return None
     state = hashlib.sha256("\n".join(sorted(sample[0] for sample in own)).encode()).hexdigest()

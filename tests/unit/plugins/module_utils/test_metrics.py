@@ -16,6 +16,18 @@ http_requests_total{handler="/metrics",method="GET"} 7.0
 process_cpu_seconds_total 12.5
 """
 
+# SGLang 0.5.23 counts its web server's requests and its processes' seconds under its own name.
+SGLANG = """sglang:num_running_reqs{engine_type="unified",model_name="tiny",tp_rank="0"} 1.0
+sglang:realtime_tokens_total{mode="decode",model_name="tiny"} 400.0
+sglang:http_requests_total{endpoint="/metrics",method="GET"} 7.0
+sglang:http_responses_total{endpoint="/health",method="GET",status_code="503"} 7.0
+sglang:http_requests_active{endpoint="/v1/chat/completions",method="POST"} 7.0
+sglang:process_cpu_seconds_total{component="tokenizer"} 7.5
+sglang:scheduler_process_cpu_seconds_total{model_name="tiny"} 7.5
+sglang:scheduler_idle_seconds_total{model_name="tiny"} 7.5
+sglang:num_aborted_requests_total{model_name="tiny"} 7.0
+"""
+
 
 def state(text):
     metrics = parse(text)
@@ -64,6 +76,15 @@ def test_what_moves(line, moves):
     assert line in VLLM
     other = VLLM.replace(line, f"{line.rpartition(' ')[0]} 99.0")
     assert (state(other) != state(VLLM)) is moves
+
+
+def test_what_moves_of_an_engine_that_counts_its_web_server():
+    moving = {}
+    for line in SGLANG.splitlines():
+        other = SGLANG.replace(line, f"{line.rpartition(' ')[0]} 99.0")
+        moving[line.partition("{")[0]] = state(other) != state(SGLANG)
+    found = {name for name, moves in moving.items() if moves}
+    assert found == {"sglang:num_running_reqs", "sglang:realtime_tokens_total"}
 
 
 def test_order_is_no_movement():
