@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from testbed import BedError, apt_repository, hosts, images, ollama
+from testbed import BedError, apt_repository, hosts, images, ollama, wheels
 from testbed.cache import cache_dir, size_of
 from testbed.engine import LABEL, docker, ensure_engine, ensure_nginx
 
@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     build = commands.add_parser("build", help="make everything slow: engine, images, releases, packages, models")
+    build.add_argument("--wheels", action="store_true", help="the wheels of vLLM and SGLang too, 3.4 GB")
     build.set_defaults(command=_build)
 
     up = commands.add_parser("up", help="start hosts and the hub, building what is missing")
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _build(_arguments: argparse.Namespace) -> None:
+def _build(arguments: argparse.Namespace) -> None:
     _step("engine", ensure_engine)
     for name in images.NAMES:
         _step(f"image {name}", images.ensure_image, name)
@@ -73,6 +74,8 @@ def _build(_arguments: argparse.Namespace) -> None:
         _step(f"Ollama {version}", ollama.ensure_release, version)
     _step("apt repositories", lambda: apt_repository.ensure().path)
     _step("models", hosts.models_dir)
+    for engine in wheels.BUILDS if arguments.wheels else ():
+        _step(f"wheels of {engine}", wheels.ensure, engine)
 
 
 def _up(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The real engine on CPUs: its key, its environment, what it does when it is stopped or a part of it is killed."""
+"""The real engine on CPUs: its key, its environment, what it does when it is stopped, or a part is killed or hangs."""
 
 import json
 import os
@@ -6,15 +6,19 @@ import time
 
 import pytest
 
+from testbed.options import PROBE, SETTINGS
+from testbed.options.examples import command_lines
+
 ENGINE = os.environ["MOLECULE_SCENARIO_NAME"]
 UNIT = f"{ENGINE}.service"
 KEY = f"/etc/llmfleet/{ENGINE}.key"
+VERSION = {"vllm": "0.32.0", "sglang": "0.5.23"}[ENGINE]
 PORT = {"vllm": 8000, "sglang": 30000}[ENGINE]
 # What computes, in a process of its own.
 INNER = {"vllm": "EngineCore", "sglang": "scheduler"}[ENGINE]
 RUNNING = {"vllm": "vllm:num_requests_running", "sglang": "sglang:num_running_reqs"}[ENGINE]
-# In one request, so that it takes some ten seconds: SGLang has 400 tokens of the tiny model in half of one.
-ANSWERS = {"vllm": 1, "sglang": 128}[ENGINE]
+# In one request, one after the other, so that it takes some ten seconds: SGLang has 400 tokens in half of one.
+ANSWERS = {"vllm": 1, "sglang": 16}[ENGINE]
 # An engine imports for a minute on two idle cores.
 START_S = 900
 
@@ -32,6 +36,18 @@ except urllib.error.HTTPError as error:
     print(json.dumps([error.code, ""]))
 """
 
+# One question after the other, whatever becomes of each: there is always one in flight.
+KEEP_ASKING = """
+import sys, time, urllib.request
+url, key, body = sys.argv[1:]
+headers = {"Content-Type": "application/json", "Authorization": "Bearer " + open(key).read().strip()}
+while True:
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, body.encode(), headers)).read()
+    except OSError:
+        time.sleep(1)
+"""
+
 
 def chat(tokens, answers=1):
     question = {"role": "user", "content": "Why is the sky blue?"}
@@ -39,8 +55,8 @@ def chat(tokens, answers=1):
     return json.dumps(asked)
 
 
-def words(path, key=KEY, body=""):
-    return ["python3", "-c", ASK, f"http://127.0.0.1:{PORT}{path}", key, body]
+def words(path, key=KEY, body="", program=ASK):
+    return ["python3", "-c", program, f"http://127.0.0.1:{PORT}{path}", key, body]
 
 
 def quoted(argv):
@@ -61,6 +77,43 @@ def wait(what, condition, timeout=START_S):
 
 def is_ready(host):
     return host.run(quoted(words("/health", ""))).stdout.startswith("[200")
+
+
+def run_of(host):
+    """Names a run of the service."""
+    return host.check_output(f"systemctl show --property=InvocationID --value {UNIT}")
+
+
+def inner(host):
+    """The process that computes."""
+    (pid,) = [line.split()[0] for line in host.check_output("ps -eo pid=,args=").splitlines() if INNER in line]
+    return pid
+
+
+def watched(host):
+    """What the watchdog knows."""
+    return json.loads(host.file(f"/var/lib/llmfleet/watchdog/{ENGINE}.json").content_string)
+
+
+@pytest.fixture
+def questions(host):
+    asking = words("/v1/chat/completions", body=chat(400, ANSWERS), program=KEEP_ASKING)
+    host.check_output(f"systemd-run --unit=questions --collect {quoted(asking)}")
+    try:
+        wait("the engine to be busy", lambda: watched(host)["verdict"] == "busy", 300)
+        yield
+    finally:
+        host.check_output("systemctl stop questions")
+
+
+@pytest.fixture
+def impatient(host):
+    """systemd kills soon what does not stop: an engine that hangs ends none of the requests that it would wait for."""
+    folder = f"/run/systemd/system/{UNIT}.d"
+    host.check_output(f"mkdir {folder} && printf '[Service]\\nTimeoutStopSec=10\\n' > {folder}/impatient.conf")
+    host.check_output("systemctl daemon-reload")
+    yield
+    host.check_output(f"rm -r {folder} && systemctl daemon-reload")
 
 
 def test_runs_from_the_environment_of_its_lock(host):
@@ -147,14 +200,43 @@ def test_a_request_in_flight_ends_before_the_service_stops(host):
 
 
 def test_comes_back_when_a_part_of_it_is_killed(host):
-    before = host.check_output(f"systemctl show --property=InvocationID --value {UNIT}")
-    listed = host.check_output("ps -eo pid=,args=").splitlines()
-    (inner,) = [line.split()[0] for line in listed if INNER in line]
-    host.check_output(f"kill -9 {inner}")
-
-    def is_another():
-        return host.check_output(f"systemctl show --property=InvocationID --value {UNIT}") != before
-
-    wait("another run", is_another, 120)
+    before = run_of(host)
+    host.check_output(f"kill -9 {inner(host)}")
+    wait("another run", lambda: run_of(host) != before, 300)
     wait("the service", lambda: is_ready(host))
     assert ask(host, "/v1/chat/completions", body=chat(4))[0] == 200
+
+
+def test_busy_service_is_left_alone(host, questions):
+    before = run_of(host)
+    verdicts = []
+    # Twice as long as a hung one has. It takes one request at a time, so every probe would wait behind this one.
+    for _look in range(30):
+        time.sleep(2)
+        verdicts.append(watched(host)["verdict"])
+    assert (run_of(host), watched(host)["restarts"]) == (before, [])
+    assert verdicts.count("busy") > 20, verdicts
+
+
+def test_hung_service_is_restarted_and_the_reason_told(host, questions, impatient):
+    before = run_of(host)
+    # What computes stands still with a request in flight; the server in front of it goes on to answer.
+    host.check_output(f"kill -STOP {inner(host)}")
+    wait("the watchdog to act", lambda: watched(host)["restarts"], 300)
+    wait("another run", lambda: run_of(host) != before, 300)
+    told = host.check_output(f"journalctl --unit {ENGINE}-watchdog --output cat")
+    assert f"{UNIT}: restarted: no sign of life for " in told
+    assert "probes failed: " in told
+    assert "was silent for 10 s" in told
+    wait("the service", lambda: is_ready(host))
+    assert ask(host, "/v1/chat/completions", body=chat(4))[0] == 200
+    assert len(watched(host)["restarts"]) == 1
+
+
+def test_its_parser_takes_the_examples_and_all_flags(host):
+    (python,) = host.check_output(f"ls /opt/llmfleet/{ENGINE}/*/bin/python").split()
+    lines = json.dumps(list(command_lines(ENGINE, VERSION)))
+    host.check_output("printf '%%s' %s > /root/probe.py", PROBE.read_text())
+    host.check_output("printf '%%s' %s > /root/lines.json", lines)
+    settings = [f"{name}={value}" for name, value in SETTINGS.items()]
+    host.check_output(quoted(["env", *settings, python, "/root/probe.py", "parse", ENGINE, "/root/lines.json"]))

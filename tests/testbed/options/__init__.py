@@ -23,9 +23,9 @@ from testbed import BedError
 
 Options = dict[str, dict[str, Any]]
 
-_PROBE = Path(__file__).with_name("probe.py")
+PROBE = Path(__file__).with_name("probe.py")
 # Without a GPU vLLM does not know what it is for, and neither may ask a hub for anything.
-_SETTINGS = {"VLLM_TARGET_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+SETTINGS = {"VLLM_TARGET_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 # Kernels and what comes with them: gigabytes that no parser needs.
 _KERNELS = (
     "av", "cuda-bindings", "cuda-python", "decord", "decord2", "fastsafetensors", "flash-attn-4", "flashinfer-cubin",
@@ -91,18 +91,21 @@ class Environment:
         """What the release's parser takes."""
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "options.json"
-            self._probe("list", str(output))
+            self._probe("list", output)
             found: Options = json.loads(output.read_text())
             return found
 
-    def parse(self, command_line: list[str]) -> None:
+    def parse(self, command_lines: list[list[str]]) -> None:
         """
-        :raises BedError: with the parser's words, when it refuses the command line.
+        :raises BedError: with the parser's words, when it refuses one of the command lines.
         """
-        self._probe("parse", *command_line)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "lines.json"
+            file.write_text(json.dumps(command_lines))
+            self._probe("parse", file)
 
-    def _probe(self, task: str, *words: str) -> None:
-        _run(str(self._python), str(_PROBE), task, self._release.engine, *words)
+    def _probe(self, task: str, file: Path) -> None:
+        _run(str(self._python), str(PROBE), task, self._release.engine, str(file))
 
 
 def _overrides(release: Release) -> str:
@@ -115,7 +118,7 @@ def _overrides(release: Release) -> str:
 
 def _run(program: str, *words: str) -> str:
     result = subprocess.run(
-        [program, *words], env={**os.environ, **_SETTINGS}, capture_output=True, text=True, check=False
+        [program, *words], env={**os.environ, **SETTINGS}, capture_output=True, text=True, check=False
     )
     if result.returncode:
         raise BedError(f"{program} {' '.join(words)[:200]}: {result.stderr.strip()[-2000:]}")

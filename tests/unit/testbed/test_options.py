@@ -135,10 +135,14 @@ def test_a_parser_tells_what_it_takes(tmp_path, module):
     }
 
 
-def test_a_parser_takes_a_command_line_or_refuses_it(tmp_path):
+def test_a_parser_takes_command_lines_or_refuses_one(tmp_path):
     env = tree(tmp_path, "entrypoints.openai.cli_args")
-    assert probe(env, "parse", "vllm", "--seed", "1", "--no-caching").returncode == 0
-    refused = probe(env, "parse", "vllm", "--swap-space=4")
+    file = tmp_path / "lines.json"
+    taken = [["--seed", "1", "--no-caching"], ["--eager"]]
+    file.write_text(json.dumps(taken))
+    assert probe(env, "parse", "vllm", str(file)).returncode == 0
+    file.write_text(json.dumps([*taken, ["--swap-space=4"]]))
+    refused = probe(env, "parse", "vllm", str(file))
     assert refused.returncode == 2
     assert "unrecognized arguments: --swap-space=4" in refused.stderr
 
