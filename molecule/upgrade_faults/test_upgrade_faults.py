@@ -153,6 +153,14 @@ def test_a_damaged_archive_changes_nothing(host, untouched):
     assert version(host) == OLD
 
 
+@pytest.fixture
+def cut_off(host):
+    """What a host has that was cut off while it unpacked: the program, which comes first, and nothing else."""
+    host.check_output(f"mkdir -p /opt/llmfleet/ollama/{NEW}/bin")
+    host.check_output(f"echo half > /opt/llmfleet/ollama/{NEW}/bin/ollama")
+
+
+@pytest.mark.usefixtures("cut_off")
 def test_gpus_that_fail_after_the_switch_fence_the_host_and_the_old_version_is_put_back(host, second):
     before, process_of_second = definition(host), process_of(second)
     with upgrade() as process:
