@@ -470,7 +470,7 @@ class Steps:
                 if way == ALL and count > _ALL_MOST:
                     continue
                 self._up(way, count)
-                runs = [self._fleet.play(way, self._settings) for _ in range(1 if way == ALL else rounds)]
+                runs = [self._fleet.play(way, self._settings) for _dummy in range(1 if way == ALL else rounds)]
                 found.append(row_of(count, way, runs))
                 self._table("Converged", found)
         if rows := slopes(found):
