@@ -17,8 +17,8 @@ PORT = {"vllm": 8000, "sglang": 30000}[ENGINE]
 # What computes, in a process of its own.
 INNER = {"vllm": "EngineCore", "sglang": "scheduler"}[ENGINE]
 RUNNING = {"vllm": "vllm:num_requests_running", "sglang": "sglang:num_running_reqs"}[ENGINE]
-# In one request, one after the other, so that it takes some ten seconds: SGLang has 400 tokens in half of one.
-ANSWERS = {"vllm": 1, "sglang": 16}[ENGINE]
+# In one request, one after the other: ten to twenty seconds. vLLM has 400 tokens in two, SGLang in half of one.
+ANSWERS = {"vllm": 10, "sglang": 16}[ENGINE]
 # An engine imports for a minute on two idle cores.
 START_S = 900
 
@@ -208,14 +208,15 @@ def test_comes_back_when_a_part_of_it_is_killed(host):
 
 
 def test_busy_service_is_left_alone(host, questions):
-    before = run_of(host)
+    before = run_of(host), watched(host)["restarts"]
     verdicts = []
     # Twice as long as a hung one has. It takes one request at a time, so every probe would wait behind this one.
-    for _look in range(30):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
         time.sleep(2)
         verdicts.append(watched(host)["verdict"])
-    assert (run_of(host), watched(host)["restarts"]) == (before, [])
-    assert verdicts.count("busy") > 20, verdicts
+    assert (run_of(host), watched(host)["restarts"]) == before
+    assert verdicts.count("busy") > 0.7 * len(verdicts), verdicts
 
 
 def test_hung_service_is_restarted_and_the_reason_told(host, questions, impatient):
