@@ -40,6 +40,7 @@ class StoredModel(t.TypedDict):
     :ivar sha256: of its file; of the sorted lines `sha256  path` where it has several.
     :ivar bytes: what was written.
     :ivar written: when the last of it was, in UTC.
+    :ivar seconds: what the run took that brought it; less than all of it where an earlier one had been stopped.
     :ivar intact: whether all files still are what was verified: of that size, at that time, in that place.
     """
 
@@ -51,6 +52,7 @@ class StoredModel(t.TypedDict):
     bytes: int
     sha256: str
     written: str | None
+    seconds: float | None
     intact: bool
 
 
@@ -96,7 +98,7 @@ def _model(directory: Path, manifest: Path) -> StoredModel | None:
     outputs, wanted = content.get("outputs"), content.get("wanted")
     if not isinstance(outputs, dict) or not outputs or not isinstance(wanted, dict):
         return None
-    folder = manifest.parent
+    folder, transfer = manifest.parent, content.get("transfer")
     records = {name: read_record(folder / name) for name in outputs}
     intact = all(record and record.get("sha256") == outputs[name] for name, record in records.items())
     known = [record for record in records.values() if record]
@@ -112,6 +114,7 @@ def _model(directory: Path, manifest: Path) -> StoredModel | None:
         "bytes": sum(record["file"]["size"] for record in known),
         "sha256": hashlib.sha256(lines.encode()).hexdigest() if others else str(only),
         "written": _utc(max(record["file"]["mtime_ns"] for record in known) / 1e9) if known else None,
+        "seconds": transfer.get("seconds") if isinstance(transfer, dict) else None,
         "intact": intact,
     }
 

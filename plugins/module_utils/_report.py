@@ -321,7 +321,11 @@ def _findings(findings: t.Iterable[Mapping[str, t.Any]]) -> list[Json]:
 
 def _models(records: Mapping[str, t.Any], wanted: Sequence[str]) -> list[Json]:
     there = {model["name"]: {**model, "wanted": model["name"] in wanted} for model in records.get("models", [])}
-    nothing = {"source": "", "repo": "", "commit": "", "files": 0, "bytes": 0, "sha256": "", "written": None}
+    nothing = {
+        **dict.fromkeys(("source", "repo", "commit", "sha256"), ""),
+        **dict.fromkeys(("files", "bytes"), 0),
+        **dict.fromkeys(("written", "seconds")),
+    }
     absent = {name: {"name": name, **nothing, "intact": False, "wanted": True} for name in wanted if name not in there}
     return sorted([*there.values(), *absent.values()], key=lambda model: natural(model["name"]))
 

@@ -130,6 +130,12 @@ records:
           description: When the last of them was written, in UTC; V(null) where none is there any more.
           type: str
           sample: "2026-11-23T14:05:00Z"
+        seconds:
+          description:
+            - What the run took that brought it, where that is known. It is less than all of it where an earlier run had
+              been stopped.
+          type: float
+          sample: 338.4
         intact:
           description: Whether all of them still have the size, inode and modification time of what was verified.
           type: bool

@@ -57,6 +57,15 @@ def test_every_host_is_in_all_three(size):
     assert len(out["reasons"]) == {1: 0, 2: 0, 64: 4}[size]
 
 
+def test_a_model_tells_how_long_it_took_where_that_is_known():
+    found = report_fleet.fleet(2)
+    (one,), (other,) = (host["records"]["models"] for host in found.values())
+    one["seconds"], other["seconds"] = 338.4, None
+    out = report(found)
+    assert [host["models"][0]["seconds"] for host in json.loads(out["json"])["hosts"]] == [338.4, None]
+    assert Page(out["html"]).text.count("338 s") == 1
+
+
 def hostile(value):
     """The same, each text of it with an attack at its end; what is no free text stays."""
     if isinstance(value, dict):

@@ -27,6 +27,7 @@ MODEL = {
     "bytes": 404,
     "sha256": "0" * 64,
     "written": None,
+    "seconds": None,
     "intact": True,
 }
 

@@ -42,7 +42,7 @@ EnvironmentFiles=
 EXPOSURE = "→ Overall exposure level for llmfleet-r1.service: 1.6 OK :-)"
 
 
-def put_model(folder, guard, names, **wanted):
+def put_model(folder, guard, names, transfer=None, **wanted):
     outputs = {}
     for number, name in enumerate(names):
         path = folder / name
@@ -52,13 +52,18 @@ def put_model(folder, guard, names, **wanted):
         write_record(path, {"sha256": outputs[name]})
     write_json(
         companion(guard, "manifest"),
-        {"hub": "https://u:secret@hub", "wanted": {"repo": "a/b", "commit": COMMIT, **wanted}, "outputs": outputs},
+        {
+            "hub": "https://u:secret@hub",
+            "wanted": {"repo": "a/b", "commit": COMMIT, **wanted},
+            "outputs": outputs,
+            **({"transfer": transfer} if transfer else {}),
+        },
     )
 
 
 @pytest.fixture
 def store(tmp_path):
-    put_model(tmp_path, tmp_path / "one.gguf", ["one.gguf"], files="*")
+    put_model(tmp_path, tmp_path / "one.gguf", ["one.gguf"], {"bytes": 1, "seconds": 338.4}, files="*")
     put_model(tmp_path / "many", tmp_path / "many" / "snapshot", ["a.safetensors", "b/c.json"])
     return tmp_path
 
@@ -69,6 +74,7 @@ def test_models_in_one_file_and_in_many(store):
     assert one["sha256"] == "0" * 64
     assert (one["files"], one["bytes"], one["intact"], one["commit"]) == (1, 1, True, COMMIT)
     assert one["written"].endswith("Z")
+    assert (one["seconds"], many["seconds"]) == (338.4, None)
     assert (many["name"], many["files"], many["bytes"], many["intact"]) == ("many", 2, 3, True)
     assert len(many["sha256"]) == 64
     assert "secret" not in json.dumps([one, many])
