@@ -150,7 +150,7 @@ def test_the_others_of_a_batch_go_on_to_their_end(fleet):
         (
             "preflight",
             SERVES_OLD,
-            "expected every edge to that has a as a backend. Nothing was changed on a.",
+            "expected an answer from every edge that has a as a backend. Nothing was changed on a.",
         ),
         ("environment", (OLD, True, True), "may send no requests to a, which answers with the version that it had."),
         (f"ask {NEW}", (NEW, False, True), "may send no requests to a, which answers with the new version."),
