@@ -34,7 +34,8 @@ def started(bench: Bench, **params: t.Any) -> subprocess.Popen[str]:
 
 def stuck(bench: Bench) -> subprocess.Popen[str]:
     """A process that has got most of the model, has written that down, and waits for the rest."""
-    bench.hub.fault("stall", path="*00003*", after=LATE, times=1)
+    # Each time that it is asked for, so that it waits for longer than one silent connection is waited for.
+    bench.hub.fault("stall", path="*00003*", after=LATE)
     process = started(bench)
     deadline = time.monotonic() + 60
     while not noted(bench) >= 4_000_000:
@@ -62,6 +63,7 @@ def ended_by(number: int) -> Check:
         assert "Traceback" not in process.stdout.read()
         process.stdout.close()
         assert not bench.dest.exists()
+        bench.hub.clear_faults()
         bench.hub.clear_stats()
         again = bench.got()
         assert bench.sent() <= bench.published.size - safe + HEADERS
@@ -188,6 +190,7 @@ def two_runs(bench: Bench) -> None:
         process.kill()
         process.wait()
         process.stdout.close()
+    bench.hub.clear_faults()
     bench.got()
 
 

@@ -241,7 +241,8 @@ def test_a_host_follows_one_that_is_still_fetching(hub, server, arguments, publi
 
 
 def test_a_host_goes_on_alone_when_the_one_ahead_is_killed(hub, server, arguments, published, tmp_path):
-    fault = hub.fault("stall", path="*00002*", host="cdn", after=1_000_000)
+    # Behind the header, and before the first whole piece: what is asked for again brings nothing either.
+    fault = hub.fault("stall", path="*00002*", host="cdn", after=100_000)
     ahead = start(arguments(server.store / "model.gguf", timeout=60))
     behind = start(arguments(tmp_path / "second" / "model.gguf", peers=[server.url], patience=2))
     journal = companion(server.store / "model.gguf", "journal")

@@ -439,7 +439,7 @@ def there(dest: Path) -> int:
 
 
 def test_a_stopped_run_says_so_and_keeps_what_it_has(fetch, hub, published, dest):
-    hub.fault("stall", path=SHARD, after=1_500_000)
+    hub.fault("stall", path=SHARD, after=900_000)
     process = begin(hub, dest)
     deadline = time.monotonic() + 60
     while there(dest) < 5_000_000:
