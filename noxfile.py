@@ -30,7 +30,7 @@ WITHOUT_BED = (
     *("lint", "types", "docs", "site", "build"),
 )
 # They take several times as long as another, so they begin first: none is to run alone at the end.
-LONG = {"edge", "nvidia_driver", "offline", "upgrade"}
+LONG = {"edge", "nvidia_driver", "offline", "upgrade", "upgrade_faults"}
 SCENARIOS = sorted({path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")} - BY_NAME)
 
 nox.options.default_venv_backend = "none"
