@@ -68,17 +68,4 @@ options:
         all since boot count. Give the time of a repair after which the host was not rebooted.
     type: str
     version_added: 0.2.0
-  source:
-    description:
-      - Where the facts come from. V(auto) is V(nvml) where C(pynvml) is installed, else V(nvidia-smi).
-    type: str
-    choices: [auto, nvml, nvidia-smi]
-    default: auto
-  timeout:
-    description:
-      - Seconds after which a driver that has not answered is given up, and what asked it is killed.
-    type: int
-    default: 60
-requirements:
-  - Either C(pynvml) (package C(python3-pynvml) or C(nvidia-ml-py)) or C(nvidia-smi), and the NVIDIA driver.
 """

@@ -21,6 +21,7 @@ author:
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
   - llmfleet.serving._gate
+  - llmfleet.serving._gpu
 attributes:
   check_mode:
     support: full
