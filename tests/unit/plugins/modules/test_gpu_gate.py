@@ -16,11 +16,17 @@ import yaml
 from ansible.module_utils.basic import AnsibleModule
 from run_command import run_command
 
-from ansible_collections.llmfleet.serving.plugins.doc_fragments._gate import ModuleDocFragment
+from ansible_collections.llmfleet.serving.plugins.doc_fragments import _gate as _gate_doc
+from ansible_collections.llmfleet.serving.plugins.doc_fragments import _gpu as _gpu_doc
 from ansible_collections.llmfleet.serving.plugins.module_utils import _gate, _gate_profiles, _gpu, _gpu_host
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate_rules import RULES
 from ansible_collections.llmfleet.serving.plugins.modules import gpu_gate
 
+OPTIONS = {
+    name: option
+    for fragment in (_gate_doc, _gpu_doc)
+    for name, option in yaml.safe_load(fragment.ModuleDocFragment.DOCUMENTATION)["options"].items()
+}
 H200 = Path(__file__).parents[4] / "tests/fixtures/recordings/h200-x2-driver580"
 KEYS = {"changed", "facts", "verdict", "profile", "findings", "rules", "table", "junit"}
 LOG = "1795443369.0 host kernel: Linux version 6.8.0-60-generic"
@@ -314,13 +320,12 @@ class TestMarker:
 
 def test_defaults_and_rules_are_documented_as_they_are():
     documentation = yaml.safe_load(gpu_gate.DOCUMENTATION)
-    options = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]
-    assert set(options) == set(_gate.ARGUMENTS)
+    assert set(OPTIONS) == set(_gate.ARGUMENTS)
     fields = {field.name: field.default for field in dataclasses.fields(_gate_profiles.Expectation)}
-    shared = {name: options[name]["default"] for name in options if "default" in options[name] and name in fields}
+    shared = {name: OPTIONS[name]["default"] for name in OPTIONS if "default" in OPTIONS[name] and name in fields}
     assert shared == {name: list(fields[name]) if name == "allowed_units" else fields[name] for name in shared}
     assert set(shared) == {"idle_memory_max", "idle_utilization_max", "allowed_units"}
-    assert set(_gate.FIELDS) <= set(fields) & set(options)
+    assert set(_gate.FIELDS) <= set(fields) & set(OPTIONS)
     fails, warns = documentation["description"][1:3]
     for rule in RULES:
         assert (f"C({rule.id})" in fails, f"C({rule.id})" in warns) == (
@@ -330,8 +335,7 @@ def test_defaults_and_rules_are_documented_as_they_are():
 
 
 def test_figures_of_the_profiles_are_documented():
-    options = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]
-    text = " ".join(" ".join(options["profile"]["description"]).split())
+    text = " ".join(" ".join(OPTIONS["profile"]["description"]).split())
     for name, profile in _gate_profiles.PROFILES.items():
         described = text.split(f"V({name})", 1)[1]
         assert described.index(f"{profile.memory_min} MiB and {profile.nvlinks} NVLinks") < 40
