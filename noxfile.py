@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -17,12 +18,13 @@ ROOT = Path(__file__).parent
 CACHE = ROOT / ".cache"
 VENV = ROOT / ".venv"
 LOGS = CACHE / "logs"
+ENGINE_LOCKS = ROOT / "playbooks" / "stacks" / "locks"
 # Locked environments beside the shared one, and their Python: the oldest ansible-core, a host's oldest Python, awx.awx.
 ENVIRONMENTS = {"core-2.17": "3.12", "host-3.9": "3.9", "awx": "3.12"}
-# Run by name only: what needs real GPUs, installs 3 GB or more, compiles for minutes, or judges how fast an engine
+# Run by name only: what needs real GPUs, installs 3 GB on two hosts, compiles for minutes, or judges how fast an engine
 # answers on a machine that does nothing else.
 BY_NAME = {
-    *("cuda_toolkit", "dkms", "dkms_refuses", "gpu", "llama_cpp_source", "monitoring", "sglang", "vllm", "vllm_hosts"),
+    *("cuda_toolkit", "dkms", "dkms_refuses", "gpu", "llama_cpp_source", "monitoring", "vllm_hosts"),
 }
 WITHOUT_BED = (
     *(f"sanity({core})" for core in ("newest", "oldest")),
@@ -30,7 +32,7 @@ WITHOUT_BED = (
     *("lint", "types", "docs", "site", "build"),
 )
 # They take several times as long as another, so they begin first: none is to run alone at the end.
-LONG = {"edge", "nvidia_driver", "offline", "upgrade", "upgrade_faults"}
+LONG = {"edge", "nvidia_driver", "offline", "sglang", "upgrade", "upgrade_faults", "vllm"}
 SCENARIOS = sorted({path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")} - BY_NAME)
 
 nox.options.default_venv_backend = "none"
@@ -268,7 +270,7 @@ def test(session: nox.Session) -> None:
     for name in ENVIRONMENTS:
         uv_environment(session, name)
     # What needs no test bed comes first: where there is none yet, it is made beside that.
-    jobs = [lanes.Job("bed", ("nox", "--session", "bed", "--", "build"))]
+    jobs = [lanes.Job("bed", ("nox", "--session", "bed", "--", "build", "--wheels"))]
     jobs += [lanes.Job(name, ("nox", "--session", name)) for name in (*WITHOUT_BED, "bed_tests", "awx")]
     # One after the other, because their hosts are the same.
     jobs.append(lanes.Job("demo", ("nox", "--session", "demo", "oldest")))
@@ -305,13 +307,18 @@ def lock(session: nox.Session) -> None:
 
 
 @nox.session
+def options(session: nox.Session) -> None:
+    """Write anew what options each release of an engine takes, or `--parse`: have its real parser take the examples."""
+    session.run("python", "-m", "testbed.options", *session.posargs)
+
+
+@nox.session
 def engine_locks(session: nox.Session) -> None:
     """Resolve what playbooks/stacks/locks/locks.yml names (all, or some by name) into files with versions and hashes.
 
     `--upgrade` is not an option: the last day that counts is part of the source, so the same day gives the same file.
     """
-    folder = ROOT / "playbooks" / "stacks" / "locks"
-    sources = yaml.safe_load((folder / "locks.yml").read_text())
+    sources = yaml.safe_load((ENGINE_LOCKS / "locks.yml").read_text())
     for name in session.posargs or sources:
         requirements = Path(session.create_tmp(), f"{name}.in")
         requirements.write_text("\n".join(sources[name]["requirements"]) + "\n")
@@ -319,7 +326,38 @@ def engine_locks(session: nox.Session) -> None:
             os.environ["UV"],
             *("pip", "compile", "--quiet", "--generate-hashes", "--no-annotate", "--upgrade", "--only-binary=:all:"),
             *("--python-version=3.12", "--python-platform=x86_64-manylinux_2_35"),
-            *(f"--exclude-newer={sources[name]['until']}", str(requirements), f"--output-file={folder / name}.txt"),
+            *(
+                f"--exclude-newer={sources[name]['until']}",
+                str(requirements),
+                f"--output-file={ENGINE_LOCKS / name}.txt",
+            ),
             # Becomes the file's head, in place of a command with this machine's paths in it.
             env={"UV_CUSTOM_COMPILE_COMMAND": f"./dev engine_locks {name}"},
         )
+
+
+@nox.session
+def engine_environments(session: nox.Session) -> None:
+    """Install the engines' lock files (all, or some by name) as a host does, check each, and remove it again."""
+    uv = os.environ["UV"]
+    for name in session.posargs or sorted(path.stem for path in ENGINE_LOCKS.glob("*.txt")):
+        folder = Path(session.create_tmp()).resolve()
+        path = folder / name
+        module = {"path": str(path), "requirements": str(ENGINE_LOCKS / f"{name}.txt"), "free": 20, "uv": uv}
+        # Ten gigabytes that nothing else needs are not to stay in the user's cache.
+        env = {"UV_CACHE_DIR": str(folder / "cache")}
+        words = ("localhost", "-m", "llmfleet.serving.python_environment", "-a", json.dumps(module))
+        try:
+            session.run("ansible", *words, env=env)
+            python = f"--python={path}/bin/python"
+            said = session.run(uv, "pip", "check", python, silent=True, success_codes=[0, 1])
+            # The tag in decord's wheel is another one than that in its name, by which it was chosen.
+            wrong = {line for line in said.splitlines() if line.startswith("The package")} - {
+                "The package `decord` was built for a different platform"
+            }
+            session.log(f"{name}: {', '.join(sorted(wrong)) or 'each package has what it asks for'}")
+            session.run("du", "--summarize", "--human-readable", str(path))
+            if wrong:
+                session.error(name)
+        finally:
+            shutil.rmtree(folder)

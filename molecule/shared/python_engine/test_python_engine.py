@@ -106,16 +106,6 @@ def questions(host):
         host.check_output("systemctl stop questions")
 
 
-@pytest.fixture
-def impatient(host):
-    """systemd kills soon what does not stop: an engine that hangs ends none of the requests that it would wait for."""
-    folder = f"/run/systemd/system/{UNIT}.d"
-    host.check_output(f"mkdir {folder} && printf '[Service]\\nTimeoutStopSec=10\\n' > {folder}/impatient.conf")
-    host.check_output("systemctl daemon-reload")
-    yield
-    host.check_output(f"rm -r {folder} && systemctl daemon-reload")
-
-
 def test_runs_from_the_environment_of_its_lock(host):
     assert host.service(UNIT).is_running
     assert host.service(UNIT).is_enabled
@@ -219,7 +209,7 @@ def test_busy_service_is_left_alone(host, questions):
     assert verdicts.count("busy") > 0.7 * len(verdicts), verdicts
 
 
-def test_hung_service_is_restarted_and_the_reason_told(host, questions, impatient):
+def test_hung_service_is_restarted_and_the_reason_told(host, questions):
     before = run_of(host)
     # What computes stands still with a request in flight; the server in front of it goes on to answer.
     host.check_output(f"kill -STOP {inner(host)}")

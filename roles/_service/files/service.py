@@ -164,6 +164,8 @@ class Service:
             level, why = ("<4>", f": {state.reason}.") if troubled else ("<5>", ".")
             _say(f"{level}{self.unit}: {state.verdict}{why}")
         if state.verdict == "restarted":
+            # What hangs ends none of the requests that a stop waits for. It may have died by itself, which is as good.
+            run_command(["systemctl", "kill", "--signal=SIGKILL", self.unit])
             status, _out, complaint = run_command(["systemctl", "try-restart", self.unit])
             if status:
                 raise LlmError(f"{self.unit} could not be restarted: {complaint.strip()}")

@@ -179,7 +179,7 @@ def watched(program, systemd, monkeypatch, etc, tmp_path):
 
 def test_hung_service_is_restarted_once_it_is_written_down(watched, capsys):
     commands, state = watched()
-    assert commands == ["show", "show", "try-restart"]
+    assert commands == ["show", "show", "kill", "try-restart"]
     assert (state["service"], state["verdict"], len(state["restarts"])) == ("x", "restarted", 1)
     assert capsys.readouterr().out.startswith("<4>x.service: restarted: no sign of life for ")
 
@@ -220,5 +220,5 @@ def test_part_of_a_service_is_restarted_when_the_head_s_connection_has_ended(
         assert program.main(["watch", "x"]) == 0
         verdicts.append(json.loads((tmp_path / "_WATCHDOG/x.json").read_text())["verdict"])
     assert verdicts == ["joined", "joined", "joined", "restarted"]
-    assert commands[-1] == "try-restart"
+    assert commands[-2:] == ["kill", "try-restart"]
     assert "restarted: n1 of the hosts that share it, or what ran there, has gone." in capsys.readouterr().out
