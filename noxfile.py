@@ -21,10 +21,10 @@ LOGS = CACHE / "logs"
 ENGINE_LOCKS = ROOT / "playbooks" / "stacks" / "locks"
 # Locked environments beside the shared one, and their Python: the oldest ansible-core, a host's oldest Python, awx.awx.
 ENVIRONMENTS = {"core-2.17": "3.12", "host-3.9": "3.9", "awx": "3.12"}
-# Run by name only: what needs real GPUs, installs 3 GB on two hosts, compiles for minutes, or judges how fast an engine
-# answers on a machine that does nothing else.
+# Run by name only: what needs real GPUs, installs 3 GB more than once, compiles for minutes, or judges how fast an
+# engine answers on a machine that does nothing else.
 BY_NAME = {
-    *("cuda_toolkit", "dkms", "dkms_refuses", "gpu", "llama_cpp_source", "monitoring", "vllm_hosts"),
+    *("cuda_toolkit", "dkms", "dkms_refuses", "gpu", "llama_cpp_source", "monitoring", "upgrade_vllm", "vllm_hosts"),
 }
 WITHOUT_BED = (
     *(f"sanity({core})" for core in ("newest", "oldest")),

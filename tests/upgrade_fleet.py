@@ -21,14 +21,25 @@ from pathlib import Path
 
 import yaml
 
+from ansible_collections.llmfleet.serving.plugins.module_utils._lock_file import parse
+
 ROOT = Path(__file__).parents[1]
 OLD, NEW = "0.5.11", "0.34.0"
-# What each engine is upgraded from and to, and what is in the name of its environment after the version.
+
+
+def locked(engine: str, version: str) -> str:
+    """The name of an environment that is made from the collection's own lock file."""
+    lock = ROOT / "playbooks" / "stacks" / "locks" / f"{engine}-{version}.txt"
+    return f"{version}-{parse(lock.read_text(), lock.name, engine, version).digest}"
+
+
+# The version that each engine is upgraded to, and the names of the environments before and after. SGLang's old one is
+# of the same version: only its lock file was another.
 ENGINES = {
-    "ollama": (OLD, NEW, ""),
-    "vllm": ("0.8.5.post1", "0.32.0", "-0123abcd"),
-    "sglang": ("0.5.8.post1", "0.5.23", "-0123abcd"),
-    "llama_cpp": ("b4741", "b11669", "-cuda"),
+    "ollama": (NEW, OLD, NEW),
+    "vllm": ("0.32.0", locked("vllm", "0.8.5.post1"), locked("vllm", "0.32.0")),
+    "sglang": ("0.5.23", "0.5.23-0123abcd", locked("sglang", "0.5.23")),
+    "llama_cpp": ("b11669", "b4741-cuda", "b11669-cuda"),
 }
 
 CONNECTION = '''"""A connection to a host that is a folder, until it is lost."""
@@ -126,12 +137,12 @@ def engine_tasks(engine: str) -> dict[str, list[dict[str, t.Any]]]:
     known = f"query('ansible.builtin.varnames', '^({engine}|uv)_')"
     options = {
         "name": f"{{{{ {engine}_name }}}}",
-        "release": f"/opt/llmfleet/{engine}/{{{{ {engine}_version }}}}{ENGINES[engine][2]}",
+        "release": f"/opt/llmfleet/{engine}/{ENGINES[engine][2]}",
         "variables": f"{{{{ dict({known} | zip(query('ansible.builtin.vars', *{known}))) }}}}",
     }
-    tasks = {"main": [step("environment", **options), step("switch", **options)]}
+    environment = step("environment", **options)
+    tasks = {"main": [environment, step("switch", **options)], "install": [environment]}
     if engine == "ollama":
-        tasks["install"] = [step("environment", **options)]
         tasks["registered"] = [{"name": "registered", "ansible.builtin.set_fact": {"ollama_registered": {"m": None}}}]
         tasks["register_again"] = [step("register_again", **options)]
     return tasks
@@ -208,11 +219,11 @@ class Fleet:
         self._engine = engine
         self._port = port
         write_collection(self._collections / "ansible_collections" / "llmfleet" / "serving")
-        old, _new, suffix = ENGINES[engine]
+        _version, old, _new = ENGINES[engine]
         for host in (*hosts, "edge"):
             (self._folder / host / "etc" / "systemd" / "system").mkdir(parents=True)
             if host != "edge":
-                release = f"/opt/llmfleet/{engine}/{old}{suffix}"
+                release = f"/opt/llmfleet/{engine}/{old}"
                 self._unit(host).write_text(f"[Service]\nExecStart={release}/bin/serve\n")
         (self._folder / "bin").mkdir()
         (self._folder / "bin" / "systemctl").write_text(SYSTEMCTL)
@@ -259,11 +270,11 @@ class Fleet:
         return Outcome(done.returncode, " ".join(done.stdout.split()), steps)
 
     def runs(self, host: str) -> str:
-        """The version that the host's unit starts."""
-        return self._unit(host).read_text().partition(f"/{self._engine}/")[2].partition("/")[0].partition("-")[0]
+        """The name of the environment that the host's unit starts its program in."""
+        return self._unit(host).read_text().partition(f"/{self._engine}/")[2].partition("/")[0]
 
     def state(self, host: str) -> tuple[str, bool, bool]:
-        """The version that the host's unit starts, whether its edge sends requests, and whether a change is pending."""
+        """What the host's unit starts, whether its edge sends requests, and whether a change is pending."""
         pending = self._folder / host / "var/lib/llmfleet/previous/llmfleet-chat/pending"
         return self.runs(host), not (self._folder / "edge" / f"drained-{host}").exists(), pending.exists()
 
@@ -280,7 +291,7 @@ class Fleet:
 
     def _inventory(self, variables: dict[str, t.Any]) -> dict[str, t.Any]:
         row = yaml.safe_load((ROOT / "playbooks/stacks/cuda-12.4.yml").read_text())
-        row["engines"][self._engine]["version"] = ENGINES[self._engine][1]
+        row["engines"][self._engine]["version"] = ENGINES[self._engine][0]
         service = {"name": "chat", "engine": self._engine, "model": "m", "port": self._port}
         shared = {
             "ansible_connection": "folder",

@@ -4,9 +4,9 @@
 
 """What defines a service, kept while it is changed, so that it can be put back. Private to this collection.
 
-On disk a snapshot is a folder: the files, and `manifest.json` that says where each belongs. It is made under another
-name and renamed when it is whole, and it stays until somebody settles the change, so a run that was killed at any
-moment leaves either no snapshot, and an untouched service, or a whole one.
+On disk a snapshot is a folder: the files, and `manifest.json` that says where each belongs, and where links lead. It is
+made under another name and renamed when it is whole, and it stays until somebody settles the change, so a run that was
+killed at any moment leaves either no snapshot, and an untouched service, or a whole one.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class ServiceSnapshot:
         changed = set(self.differs())
         entries = [entry for entry in (self.pending or {}).get("files", []) if entry["path"] in changed]
         with os_errors(f"Putting {self._unit} back"):
-            for entry in entries:
+            for entry in (entry for entry in entries if "kept" in entry):
                 found = sha256_file(self._kept / entry["kept"])
                 if found != entry["sha256"]:
                     raise LlmError(
@@ -139,6 +139,8 @@ class ServiceSnapshot:
 
     @staticmethod
     def _keep(path: str, kept: Path) -> dict[str, t.Any]:
+        if Path(path).is_symlink():
+            return {"path": path, "link": str(Path(path).readlink())}
         status = Path(path).stat()
         with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(Path(path).read_bytes())
@@ -152,6 +154,11 @@ class ServiceSnapshot:
         path.parent.mkdir(parents=True, exist_ok=True)
         stage = companion(path, "new")
         stage.unlink(missing_ok=True)
+        if "link" in entry:
+            stage.symlink_to(entry["link"])
+            stage.replace(path)
+            sync_directory(path.parent)
+            return
         with os.fdopen(os.open(stage, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             os.fchown(file.fileno(), entry["uid"], entry["gid"])
             os.fchmod(file.fileno(), entry["mode"])
@@ -160,13 +167,15 @@ class ServiceSnapshot:
 
 
 def _matching(pattern: str) -> list[str]:
-    """The files that an absolute pattern matches."""
-    return [str(path) for path in Path("/").glob(pattern.lstrip("/")) if path.is_file()]
+    """The files that an absolute pattern matches, and the links, wherever they lead."""
+    return [str(path) for path in Path("/").glob(pattern.lstrip("/")) if path.is_file() or path.is_symlink()]
 
 
 def _is(entry: dict[str, t.Any]) -> bool:
     """Whether a file is what it was."""
     path = Path(entry["path"])
+    if "link" in entry or path.is_symlink():
+        return path.is_symlink() and str(path.readlink()) == entry.get("link")
     if not path.is_file():
         return False
     status = path.stat()

@@ -43,13 +43,14 @@ options:
     default: present
   files:
     description:
-      - Patterns of files that define the service beside its unit, such as its environment file and its keys.
+      - Patterns of files that define the service beside its unit, such as its environment file and its keys. Of a
+        symbolic link, it is kept where it leads.
     type: list
     elements: path
     default: []
   target:
     description:
-      - Paths of the environment that the service is to run on, also as patterns (V(/opt/llmfleet/vllm/0.8.5.post1-*)).
+      - Paths of the environment that the service is to run on, also as patterns (V(/usr/bin/*)).
         With one that it runs on already, nothing is kept.
     type: list
     elements: str

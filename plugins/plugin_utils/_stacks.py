@@ -56,6 +56,24 @@ def row(name: str) -> t.Any:
     return content
 
 
+def lock(stack: Mapping[str, t.Any], engine: str) -> str:
+    """The lock file of a stack's vLLM or SGLang: the stack's own, or the collection's for that version.
+
+    :raises LlmError: when there is neither.
+    """
+    release = stack["engines"][engine]
+    if "lock" in release:
+        return str(release["lock"])
+    path = FOLDER / "locks" / f"{engine}-{release['version']}.txt"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem[len(engine) + 1 :] for file in path.parent.glob(f"{engine}-*.txt")))
+        raise LlmError(
+            f"engines.{engine}.version of the stack: expected one that the collection has a lock file for ({known}), "
+            f"found {release['version']}. Name a lock file of your own as engines.{engine}.lock, see docs/engines.md."
+        )
+    return str(path)
+
+
 @functools.lru_cache(maxsize=1)
 def shared() -> Knowledge:
     """What is known of engines, toolkits and advisories."""

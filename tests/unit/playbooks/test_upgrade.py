@@ -109,20 +109,22 @@ def test_a_host_that_is_lost_while_it_is_put_back_is_put_back_by_the_next_run(fl
 
 
 @pytest.mark.parametrize(
-    ("step", "restarts"),
-    [("environment", 0), ("judge", 1), (f"ask {NEW}", 1)],
+    ("engine", "step", "restarts"),
+    [("vllm", "environment", 0), ("ollama", "judge", 1), ("ollama", f"ask {NEW}", 1)],
     ids=["no environment can be made", "the gate refuses", "it is silent or too slow"],
 )
-def test_what_fails_is_put_back_and_no_other_host_begins(fleet, step, restarts):
+def test_what_fails_is_put_back_and_no_other_host_begins(make, engine, step, restarts):
+    fleet, old = make(engine, "abc"), ENGINES[engine][1]
     outcome = fleet.upgrade({"a": {step: "fails"}}, llmfleet_upgrade_prune=True)
     assert outcome.status == 2
-    assert states(fleet) == [SERVES_OLD] * 3
-    # Where nothing was switched yet, nothing is started again.
+    assert states(fleet) == [(old, True, False)] * 3
+    # Where nothing was switched yet, nothing is started again, and nobody was drained.
     assert outcome.of("a").count("systemctl restart") == restarts
+    assert any(noted.get("drained") for noted in outcome.steps) == bool(restarts)
     assert outcome.of("b") == outcome.of("c") == ["preflight"]
     name = step.partition(" ")[0]
     assert (
-        "a was not upgraded, and answers with the version that it had: /opt/llmfleet/ollama/0.5.11. "
+        f"a was not upgraded, and answers with the version that it had: /opt/llmfleet/{engine}/{old}. "
         f"{name}: {name} has failed here." in outcome.said
     )
 
@@ -169,23 +171,23 @@ def test_an_edge_that_does_not_answer_is_named_and_no_host_is_taken_for_lost(fle
 @pytest.mark.parametrize("engine", sorted(ENGINES.keys() - {"ollama"}))
 def test_another_engine_is_made_and_switched_by_its_own_role(make, engine):
     fleet = make(engine, "a")
-    new = ENGINES[engine][1]
+    version, _old, new = ENGINES[engine]
     outcome = fleet.upgrade()
     assert outcome.status == 0
     assert fleet.state("a") == (new, True, False)
-    # Only Ollama is installed while the old version serves.
+    # It is installed while the old version serves.
     made = [(noted["step"], noted["drained"]) for noted in outcome.steps if noted["step"] in ("environment", "switch")]
-    assert made == [("environment", True), ("switch", True)]
+    assert made == [("environment", False), ("environment", True), ("switch", True)]
     (switched,) = [noted["variables"] for noted in outcome.steps if noted["step"] == "switch"]
-    assert switched[f"{engine}_version"] == new
+    assert switched[f"{engine}_version"] == version
     assert switched[f"{engine}_name"] == "llmfleet-chat"
     assert switched[f"{engine}_requires"] == ["llmfleet-gpu-ready.service"]
     assert switched[f"{engine}_model"] == ("/data/models/m.gguf" if engine == "llama_cpp" else "/data/models/m")
     assert switched[f"{engine}_served_name"] == "chat"
     if engine != "llama_cpp":
         lock = switched[f"{engine}_lock"]
-        assert lock.endswith(f"/playbooks/stacks/locks/{engine}-{new}.txt")
+        assert lock.endswith(f"/playbooks/stacks/locks/{engine}-{version}.txt")
         assert (ROOT / lock[lock.index("/playbooks/") + 1 :]).is_file()
         assert switched[f"{engine}_part"]["serves"]
-    # It is at its target now, whatever else is in the name of its environment.
+    # It is at its target now.
     assert fleet.upgrade().of("a") == ["preflight"]

@@ -107,6 +107,27 @@ def test_a_removed_file_comes_back(host, snapshot):
     assert (host.environment.read_text(), host.environment.stat().st_mode & 0o777) == (f"RELEASE={OLD}\n", 0o600)
 
 
+def test_links_come_back_as_links_and_new_ones_go(host, snapshot):
+    """Where they lead is not kept, and need not be there."""
+    folder = host.environment.parent
+    (folder / "r1.moved").symlink_to("/opt/b4741/llama-server")
+    (folder / "r1.removed").symlink_to(host.unit)
+    snapshot("present", target=NEW)
+    assert not snapshot("restored", check=True)["changed"]
+    (folder / "r1.moved").unlink()
+    (folder / "r1.moved").symlink_to("/opt/b11669/llama-server")
+    (folder / "r1.removed").unlink()
+    (folder / "r1.removed").write_bytes(host.unit.read_bytes())
+    (folder / "r1.new").symlink_to("/opt/b11669/llama-cli")
+    assert snapshot("restored")["changed"]
+    assert {path.name: str(path.readlink()) for path in folder.iterdir() if path.is_symlink()} == {
+        "r1.moved": "/opt/b4741/llama-server",
+        "r1.removed": str(host.unit),
+    }
+    assert host.unit.is_file()
+    assert not snapshot("restored")["changed"]
+
+
 def test_the_snapshot_of_a_killed_run_is_not_overwritten(host, snapshot):
     snapshot("present", target=NEW, context={"backends": ["first"]})
     host.release(NEW)
