@@ -70,12 +70,14 @@ def test_starts_anew_when_all_are_stopped_before_the_first_is_started(host, seco
 def test_is_restarted_as_one_when_the_head_alone_is_killed(host, second):
     while not (watched(second)["verdict"] == "joined" and watched(host)["peers"]):
         time.sleep(1)
+    # It may have been restarted already in the test before, where the head was stopped a while before it was.
+    before = len(watched(second)["restarts"])
     host.check_output("systemctl kill --signal=KILL vllm.service")
     answers_again(host)
     state = watched(second)
-    assert len(state["restarts"]) == 1
+    assert len(state["restarts"]) == before + 1
     assert state["reason"] == "instance of the hosts that share it, or what ran there, has gone"
     # What belongs together stays so.
     time.sleep(30)
     assert (watched(second)["verdict"], watched(host)["missed"]) == ("joined", 0)
-    assert len(watched(second)["restarts"]) == 1
+    assert len(watched(second)["restarts"]) == before + 1
