@@ -15,7 +15,7 @@ def test_figures_are_on_the_hosts_record(host):
     service = json.loads(file.content_string)["services"]["deepseek-r1"]
     accepted = service["accepted"]
     assert service["current"] == accepted
-    assert accepted["engine_version"] == "0.5.11"
+    assert (accepted["client"], accepted["engine_version"]) == ("own", "0.5.11")
     assert re.fullmatch("[0-9a-f]{64}", accepted["model_sha256"])
     for row, streams in zip(accepted["results"], (1, 2), strict=True):
         assert (row["concurrency"], row["requests"], row["failures"]) == (streams, streams, 0)

@@ -64,6 +64,11 @@ class Load:
         if broken:
             raise LlmError(f"This is no load: expected {'; '.join(broken)}. Correct these options.")
 
+    def prompt(self, number: int) -> str:
+        """What the request of this number asks, counted from 0 in the order in which they are made."""
+        prefix = f"[{secrets.token_hex(8)}] " if self.unique else ""
+        return prefix + self.prompts[number % len(self.prompts)]
+
     def each(self) -> dict[str, t.Any]:
         """What each stream is asked, fit to be compared: only figures of the same load are comparable."""
         prompts = hashlib.sha256(json.dumps(list(self.prompts)).encode()).hexdigest()
@@ -102,11 +107,19 @@ def measure(load: Load, clock: Callable[[], float] = time.monotonic) -> Iterator
     """
     deadline = clock() + load.question.timeout
     for concurrency in load.concurrencies:
-        if load.warmup:
-            _require_whole(_ask(load, concurrency, load.warmup, deadline, clock), load, " while warming up")
+        warm_up(load, concurrency, deadline, clock)
         made = _ask(load, concurrency, load.requests, deadline, clock)
         yield figures(made)
         _require_whole(made, load)
+
+
+def warm_up(load: Load, concurrency: int, deadline: float, clock: Callable[[], float]) -> None:
+    """Make the requests that do not count.
+
+    :raises LlmError: when one has failed, or the time was over.
+    """
+    if load.warmup:
+        _require_whole(_ask(load, concurrency, load.warmup, deadline, clock), load, " while warming up")
 
 
 def _ask(load: Load, concurrency: int, requests: int, deadline: float, clock: Callable[[], float]) -> Round:
@@ -119,10 +132,9 @@ def _ask(load: Load, concurrency: int, requests: int, deadline: float, clock: Ca
                 return
             # Whole seconds, for they are shown when they are over.
             question = replace(load.question, timeout=math.ceil(left))
-            prompt = load.prompts[(number + turn * concurrency) % len(load.prompts)]
-            prefix = f"[{secrets.token_hex(8)}] " if load.unique else ""
+            prompt = load.prompt(number + turn * concurrency)
             try:
-                made.answers.append(converse(replace(question, prompt=prefix + prompt), clock))
+                made.answers.append(converse(replace(question, prompt=prompt), clock))
             except LlmError as exc:
                 made.errors.append(str(exc))
                 return
@@ -140,15 +152,19 @@ def _require_whole(made: Round, load: Load, when: str = "") -> None:
     model, timeout = load.question.model, load.question.timeout
     at = f"at concurrency {made.concurrency}{when}"
     if made.errors:
-        raise LlmError(
-            f"{len(made.errors)} of {made.planned} requests to {model} failed {at}, {len(made.answers)} were answered. "
-            f"The first failure: {made.errors[0]}"
-        )
+        raise failed(len(made.errors), made.planned, len(made.answers), f"{model} failed {at}", made.errors[0])
     if len(made.answers) < made.planned:
         raise LlmError(
             f"{timeout:g} s were over when {len(made.answers)} of {made.planned} requests to {model} had been answered "
             f"{at}. Allow more time, or ask for less."
         )
+
+
+def failed(failures: int, planned: int, answered: int, which: str, first: str) -> LlmError:
+    """What is said of requests that have failed."""
+    return LlmError(
+        f"{failures} of {planned} requests to {which}, {answered} were answered. The first failure: {first}"
+    )
 
 
 def figures(made: Round) -> Figures:

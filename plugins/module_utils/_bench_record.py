@@ -15,6 +15,8 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._errors import Ll
 from ansible_collections.llmfleet.serving.plugins.module_utils._files import os_errors, require_plain, write_json
 
 RECORD_SCHEMA = 1
+# The client of this collection, and what has measured where a record does not tell: it was the only one.
+OWN = "own"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Subject:
     :ivar engine_version: as the engine tells it, None if it does not; `model_sha256` likewise.
     :ivar fingerprint: another one whenever something else is that decides about the figures.
     :ivar load: what each stream was asked; `concurrencies` how many streams there were.
+    :ivar client: who has measured: OWN, or a program and its version.
     """
 
     engine_version: str | None
@@ -31,6 +34,7 @@ class Subject:
     fingerprint: str
     load: dict[str, t.Any]
     concurrencies: list[int]
+    client: str = OWN
 
 
 class Record:
@@ -46,7 +50,8 @@ class Record:
         self._service = service
         require_plain(path)
         self._services = _read(path) if path.exists() else {}
-        self.accepted: dict[str, t.Any] | None = self._services.get(service, {}).get("accepted")
+        accepted = self._services.get(service, {}).get("accepted")
+        self.accepted: dict[str, t.Any] | None = accepted and {"client": OWN, **accepted}
 
     def has(self, subject: Subject) -> bool:
         """Whether the figures that were accepted last are of this subject."""
@@ -74,9 +79,9 @@ class Record:
             )
 
     def _drops(self, subject: Subject, results: list[dict[str, t.Any]], drop_max: float) -> list[str]:
-        """What is too low. Only another run of the same load on the same model can be."""
+        """What is too low. Only another run of the same load on the same model by the same client can be."""
         accepted = self.accepted
-        if accepted is None or (accepted["load"], accepted["model_sha256"]) != (subject.load, subject.model_sha256):
+        if accepted is None or _comparable(accepted) != _comparable(asdict(subject)):
             return []
         before = {row["concurrency"]: row["output_tokens_per_second"] for row in accepted["results"]}
         now = {row["concurrency"]: row["output_tokens_per_second"] for row in results}
@@ -87,6 +92,11 @@ class Record:
             for streams, was in before.items()
             if streams in now and now[streams] < was * (1 - drop_max / 100)
         ]
+
+
+def _comparable(figures: dict[str, t.Any]) -> tuple[t.Any, ...]:
+    """The client in whichever version: the one of vLLM comes with the engine, whose versions are what is compared."""
+    return figures["load"], figures["model_sha256"], figures["client"].split()[0]
 
 
 def _named(subject: str, figures: dict[str, t.Any]) -> str:

@@ -14,7 +14,7 @@ import shutil
 import signal
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,17 +44,25 @@ class Said:
     status: int | None
 
 
-def said_by(argv: Sequence[str], seconds: float, limit: int, *, last: bool = False) -> Said:
+def said_by(
+    argv: Sequence[str],
+    seconds: float,
+    limit: int,
+    *,
+    last: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> Said:
     """Run a program, and end it with everything that it has started when its time is up or it has said enough.
 
     :param limit: bytes that are kept.
     :param last: keep the last ones, and let it say as much as it likes.
+    :param environment: variables on top of this process's.
     :raises FileNotFoundError: when there is no such program.
     """
     deadline = time.monotonic() + seconds
     output, sender = os.pipe()
     try:
-        program = _start(argv, sender)
+        program = _start(argv, sender, environment or {})
     except OSError:
         os.close(output)
         raise
@@ -76,7 +84,7 @@ def said_by(argv: Sequence[str], seconds: float, limit: int, *, last: bool = Fal
     return Said(text, truncated, late, status if status is not None and status >= 0 else None)
 
 
-def _start(argv: Sequence[str], output: int) -> int:
+def _start(argv: Sequence[str], output: int, environment: Mapping[str, str]) -> int:
     """Start a program in a group of its own, without an input, with both outputs to one descriptor.
 
     Not by `run_command`, which takes all that a program says, and waits for one that hangs in the kernel.
@@ -93,7 +101,7 @@ def _start(argv: Sequence[str], output: int) -> int:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(output, 1)
             os.dup2(output, 2)
-            os.execve(path, list(argv), {**os.environ, **_PLAIN})  # noqa: S606 -- no shell is wanted
+            os.execve(path, list(argv), {**os.environ, **_PLAIN, **environment})  # noqa: S606 -- no shell is wanted
         finally:
             # Not sys.exit: the clean-up handlers and the buffers that the child inherited are the parent's.
             os._exit(_NOT_STARTED)

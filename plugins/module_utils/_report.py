@@ -16,6 +16,7 @@ import typing as t
 from collections.abc import Mapping, Sequence
 
 from ansible_collections.llmfleet.serving.plugins.module_utils import _redact
+from ansible_collections.llmfleet.serving.plugins.module_utils._bench_record import OWN
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
 from ansible_collections.llmfleet.serving.plugins.module_utils._gate_rules import RULES
 
@@ -406,7 +407,8 @@ def _run(run: Mapping[str, t.Any] | None) -> Json | None:
     if not run:
         return None
     results = [{name: row.get(name) for name in _FIGURES} for row in run.get("results") or []]
-    return {**{key: run.get(key) for key in ("date", "engine_version", "model_sha256")}, "results": results}
+    told = {key: run.get(key) for key in ("date", "engine_version", "model_sha256")}
+    return {**told, "client": run.get("client", OWN), "results": results}
 
 
 def _answers(answers: Mapping[str, t.Any]) -> list[Json]:

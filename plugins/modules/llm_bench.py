@@ -33,6 +33,23 @@ attributes:
 requirements:
   - requests (Python library)
 options:
+  client:
+    description:
+      - Who asks and measures.
+      - V(own) is this module. It asks all engines alike, so their figures compare, and begins at once.
+      - V(vllm) is vLLM's own client, C(vllm bench serve), in the Python environment that O(unit) runs from, of vLLM
+        0.11 or newer. It puts the same load on vLLM. It is started for each concurrency, which takes seconds, and up to
+        minutes on a busy host. The requests of O(warmup) are made by this module.
+      - vLLM's own client takes prompts of 4 to 1024 tokens, and no more than 2048 tokens with their answers. The
+        tokenizer is that of the model's directory, and nothing is asked of a hub. The key is handed over in the
+        environment.
+    type: str
+    choices: [own, vllm]
+    default: own
+  unit:
+    description:
+      - The unit of systemd that runs vLLM, for example V(llmfleet-deepseek-r1.service). Required for O(client=vllm).
+    type: str
   url:
     description:
       - Address of the engine as seen from this host, for example V(http://127.0.0.1:8000). It may end in C(/v1).
@@ -96,8 +113,8 @@ options:
   record:
     description:
       - A JSON file on this host with the figures of its services, the current ones and those that were accepted last.
-      - When those that were accepted last are of this engine version, this model, this O(fingerprint) and this very
-        load, nothing is measured, and they are returned.
+      - When those that were accepted last are of this engine version, this model, this O(fingerprint), this very load
+        and this client, nothing is measured, and they are returned.
     type: path
   fingerprint:
     description:
@@ -108,7 +125,7 @@ options:
   drop_max:
     description:
       - Refuse figures whose output tokens per second are more than this percentage below the accepted ones, at any
-        concurrency that both have. They are compared when the model and the load are the same.
+        concurrency that both have. They are compared when the model, the load and O(client) are the same.
     type: float
     default: 10
   force:
@@ -137,9 +154,23 @@ EXAMPLES = r"""
     concurrencies: [1, 2]
     record: /var/lib/llmfleet/acceptance.json
     drop_max: 5
+
+- name: Have vLLM's own client measure the same
+  llmfleet.serving.llm_bench:
+    client: vllm
+    unit: llmfleet-deepseek-r1.service
+    url: http://127.0.0.1:8000
+    model: deepseek-r1
+    concurrencies: [1, 8, 64]
+    api_key_file: /etc/llmfleet/llmfleet-deepseek-r1.key
 """
 
 RETURN = r"""
+client:
+  description: Who has measured, V(own), or V(vllm) with its version.
+  returned: success, unless the engine does not answer in check mode
+  type: str
+  sample: own
 measured:
   description: Whether the figures were measured now. Otherwise they are those of the record, or there are none.
   returned: success
@@ -224,7 +255,8 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.llmfleet.serving.plugins.module_utils._bench import Load, measure
-from ansible_collections.llmfleet.serving.plugins.module_utils._bench_record import Record, Subject
+from ansible_collections.llmfleet.serving.plugins.module_utils._bench_record import OWN, Record, Subject
+from ansible_collections.llmfleet.serving.plugins.module_utils._bench_vllm import client_of, measure_by
 from ansible_collections.llmfleet.serving.plugins.module_utils._errors import LlmError
 from ansible_collections.llmfleet.serving.plugins.module_utils._probe import Question, identify, read_key, require_model
 
@@ -239,9 +271,9 @@ def with_key(load: Load, file: str | None) -> Load:
     return replace(load, question=replace(load.question, key=read_key(file))) if file else load
 
 
-def subject_of(load: Load, fingerprint: str) -> Subject:
+def subject_of(load: Load, fingerprint: str, client: str) -> Subject:
     require_model(load.question)
-    return Subject(*identify(load.question), fingerprint, load.each(), list(load.concurrencies))
+    return Subject(*identify(load.question), fingerprint, load.each(), list(load.concurrencies), client)
 
 
 def predict(record: Record | None) -> dict[str, t.Any]:
@@ -255,19 +287,20 @@ def run(module: AnsibleModule, results: list[dict[str, t.Any]]) -> dict[str, t.A
     record = Record(Path(options["record"]), options["model"]) if options["record"] else None
     try:
         load = with_key(load, options["api_key_file"])
-        subject = subject_of(load, options["fingerprint"])
+        vllm = client_of(options["unit"], module.run_command) if options["client"] == "vllm" else None
+        subject = subject_of(load, options["fingerprint"], vllm.name if vllm else OWN)
     except LlmError:
         if module.check_mode:  # what is to run here need not run yet
             return predict(record)
         raise
-    told = {"engine_version": subject.engine_version, "model_sha256": subject.model_sha256}
+    told = {name: getattr(subject, name) for name in ("client", "engine_version", "model_sha256")}
     if record and record.has(subject) and not options["force"]:
         accepted = t.cast("dict[str, t.Any]", record.accepted)
         return {"changed": False, "measured": False, **told, **{name: accepted[name] for name in ("date", "results")}}
     if module.check_mode:
         return {**predict(record), **told}
     date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    for figures in measure(load):
+    for figures in measure_by(vllm, load) if vllm else measure(load):
         results.append(figures)  # one by one: they are not lost when the next ones fail
     if record:
         record.keep(subject, results, date, options["drop_max"])
@@ -277,6 +310,8 @@ def run(module: AnsibleModule, results: list[dict[str, t.Any]]) -> dict[str, t.A
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
+            "client": {"type": "str", "choices": ["own", "vllm"], "default": "own"},
+            "unit": {"type": "str"},
             "url": {"type": "str", "required": True},
             "api": {"type": "str", "choices": ["ollama", "openai"], "default": "openai"},
             "model": {"type": "str", "required": True},
@@ -293,6 +328,7 @@ def main() -> None:
             "drop_max": {"type": "float", "default": 10},
             "force": {"type": "bool", "default": False},
         },
+        required_if=[("client", "vllm", ("unit",))],
         supports_check_mode=True,
     )
     results: list[dict[str, t.Any]] = []

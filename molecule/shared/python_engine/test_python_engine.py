@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 
 import pytest
@@ -17,6 +18,8 @@ PORT = {"vllm": 8000, "sglang": 30000}[ENGINE]
 # What computes, in a process of its own.
 INNER = {"vllm": "EngineCore", "sglang": "scheduler"}[ENGINE]
 RUNNING = {"vllm": "vllm:num_requests_running", "sglang": "sglang:num_running_reqs"}[ENGINE]
+# Who can measure it under load.
+CLIENTS = {"vllm": ("own", "vllm"), "sglang": ("own",)}[ENGINE]
 # In one request, one after the other: ten to twenty seconds. vLLM has 400 tokens in two, SGLang in half of one.
 ANSWERS = {"vllm": 10, "sglang": 16}[ENGINE]
 # An engine imports for a minute on two idle cores.
@@ -95,6 +98,31 @@ def watched(host):
     return json.loads(host.file(f"/var/lib/llmfleet/watchdog/{ENGINE}.json").content_string)
 
 
+def bench(client):
+    """What llm_bench returns that measures on the host."""
+    inventory = f"{os.environ['MOLECULE_PROJECT_DIRECTORY']}/molecule/inventory"
+    options = {"url": f"http://127.0.0.1:{PORT}", "model": "tiny", "client": client, "unit": UNIT, "api_key_file": KEY}
+    load = {"concurrencies": [2], "requests": 4, "max_tokens": 32}
+    argv = ["ansible", "instance", f"--inventory={inventory}", "--module-name=llmfleet.serving.llm_bench"]
+    environment = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+    done = subprocess.run(
+        [*argv, "--args", json.dumps({**options, **load})],
+        env=environment, capture_output=True, text=True, timeout=START_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.partition("=>")[2])
+
+
+@pytest.fixture
+def command_lines_seen(host):
+    """All of them from now on, in a file of the host."""
+    file = "/root/command-lines"
+    look = f"while sleep 0.3; do cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\\0' ' '; done > {file}"
+    host.check_output(f"systemd-run --unit=looking --collect sh -c {quoted([look])}")
+    yield file
+    host.check_output("systemctl stop looking")
+
+
 @pytest.fixture
 def questions(host):
     asking = words("/v1/chat/completions", body=chat(400, ANSWERS), program=KEEP_ASKING)
@@ -135,6 +163,22 @@ def test_answers_with_the_key(host):
     assert status == 200
     assert json.loads(text)["usage"]["completion_tokens"] == 16
     assert json.loads(ask(host, "/v1/models")[1])["data"][0]["id"] == "tiny"
+
+
+def test_each_client_measures_the_same_load(host, command_lines_seen):
+    measured = {client: bench(client) for client in CLIENTS}
+    for client, result in measured.items():
+        [row] = result["results"]
+        assert result["client"].split()[0] == client
+        assert (row["requests"], row["failures"], row["output_tokens"]) == (8, 0, 8 * 32)
+        assert 0 < row["ttft_seconds"]["p50"] <= row["latency_seconds"]["p50"]
+    speeds = [result["results"][0]["output_tokens_per_second"] for result in measured.values()]
+    # A machine that has other work is not as fast a minute later.
+    assert max(speeds) < 10 * min(speeds)
+    seen = host.check_output(f"cat {command_lines_seen}")
+    assert ("bench serve" in seen) == ("vllm" in CLIENTS)
+    assert host.file(KEY).content_string.strip() not in seen
+    assert "llmfleet-bench-" not in host.check_output("ls /tmp")
 
 
 @pytest.mark.parametrize("key", ["", "Bearer wrong"])

@@ -21,6 +21,8 @@ ANSWER = {
     "tokens_per_second": 4.59,
     "ttft_seconds": 0.5,
 }
+SPREAD = {"mean": 0.5, "p50": 0.4, "p90": 0.8, "p99": 0.9}
+ROW = {"concurrency": 8, "output_tokens_per_second": 20.5, "ttft_seconds": SPREAD, "tpot_seconds": SPREAD}
 GATE = {"verdict": "pass", "facts": {"gpus": [{"name": "NVIDIA H200"}, {"name": "NVIDIA H200"}]}}
 # What the tasks before have registered on both hosts; on the second one there was no gate and no load.
 PLAY = """
@@ -33,7 +35,7 @@ PLAY = """
         __acceptance_loads: {results: [{skipped: true}]}
     - ansible.builtin.set_fact:
         gpu_gate_result: GATE
-        __acceptance_loads: {results: [{date: "2026-11-30", results: []}]}
+        __acceptance_loads: {results: [{date: "2026-11-30", client: vllm 0.32.0, results: [ROW]}]}
       when: inventory_hostname == 'first'
     - ansible.builtin.import_role:
         name: llmfleet.serving.acceptance
@@ -54,7 +56,7 @@ def summed(tmp_path):
     hosts = {"first": here, "second": {**here, "acceptance_question": "Who?"}}
     (tmp_path / "hosts.yml").write_text(json.dumps({"llmfleet": {"hosts": hosts}}))
     (tmp_path / "answers.json").write_text(json.dumps({"results": [ANSWER]}))
-    play = PLAY.replace("ROOT", str(ROOT)).replace("GATE", json.dumps(GATE))
+    play = PLAY.replace("ROOT", str(ROOT)).replace("GATE", json.dumps(GATE)).replace("ROW", json.dumps(ROW))
     assert yaml.safe_load(play)
     (tmp_path / "play.yml").write_text(play)
     argv = [Path(sys.executable).with_name("ansible-playbook"), "play.yml", "-i", "hosts.yml"]
@@ -72,6 +74,10 @@ def test_each_host_has_its_own(summed):
     assert [result["question"] for result in results.values()] == ["Why is the sky blue?", "Who?"]
     (first,), (second,) = (result["services"] for result in results.values())
     assert (first["load_date"], second["load_date"]) == ("2026-11-30", None)
+    assert (first["load_client"], second["load_client"]) == ("vllm 0.32.0", None)
+    assert (first["load"], second["load"]) == ([ROW], [])
+    assert "8 x: 20.5 tokens/s, first token after 0.400 s (p99 0.900 s), 400.0 ms per token" in output
+    assert "2026-11-30, by vllm 0.32.0" in output
     kept = {name: value for name, value in ANSWER.items() if name not in ("text", "__acceptance_service")}
     assert {**kept, "answer": ANSWER["text"]}.items() <= first.items()
     assert (first["name"], first["engine"], first["model"]) == ("r1", "ollama", "r1-q4")

@@ -40,6 +40,7 @@ def test_first_figures_are_accepted(path):
         "fingerprint": "f1",
         "load": {"max_tokens": 64, "requests": 4},
         "concurrencies": [1, 8],
+        "client": "own",
         "results": rows(20.0, 100.0),
         "refused": [],
     }
@@ -54,6 +55,7 @@ def test_figures_of_the_very_same_subject_stand(path):
         replace(OLD, fingerprint="f2"),
         replace(OLD, load={"max_tokens": 32, "requests": 4}),
         replace(OLD, concurrencies=[1]),
+        replace(OLD, client="vllm 0.32.0"),
     ):
         assert not record.has(other)
     assert not Record(path, "v3").has(OLD)
@@ -94,14 +96,45 @@ def test_all_drops_are_told_at_once(path):
         (replace(NEW, concurrencies=[64]), rows(20.0, 100.0, 1.0)[2:], 10),
         (replace(NEW, load={"max_tokens": 8, "requests": 4}), rows(1.0, 1.0), 10),
         (replace(NEW, model_sha256="cd" * 32), rows(1.0, 1.0), 10),
+        (replace(NEW, client="vllm 0.32.0"), rows(1.0, 1.0), 10),
     ],
-    ids=["as far as allowed", "faster", "on purpose", "other streams", "another load", "another model"],
+    ids=[
+        "as far as allowed",
+        "faster",
+        "on purpose",
+        "other streams",
+        "another load",
+        "another model",
+        "another client",
+    ],
 )
 def test_what_is_no_drop_is_accepted(path, subject, results, drop_max):
     Record(path, "r1").keep(subject, results, "2026-11-23T00:00:00Z", drop_max)
     assert kept(path)["accepted"] == kept(path)["current"]
     assert kept(path)["accepted"]["results"] == results
     assert Record(path, "r1").has(subject)
+
+
+def test_a_client_of_another_version_measures_again_and_is_compared(tmp_path):
+    """vLLM's own client comes with vLLM, whose versions are what is compared."""
+    path, subject = tmp_path / "record", replace(OLD, engine_version=None, client="vllm 0.11.0")
+    Record(path, "r1").keep(subject, rows(20.0), "2026-11-01T00:00:00Z", 10)
+    assert Record(path, "r1").has(subject)
+    newer = replace(subject, client="vllm 0.32.0")
+    assert not Record(path, "r1").has(newer)
+    with pytest.raises(LlmError, match="1 tokens/s at concurrency 1"):
+        Record(path, "r1").keep(newer, rows(1.0), "2026-11-23T00:00:00Z", 10)
+
+
+def test_a_record_that_does_not_tell_the_client_is_of_our_own(path):
+    content = json.loads(path.read_text())
+    for figures in content["services"]["r1"].values():
+        del figures["client"]
+    path.write_text(json.dumps(content))
+    assert Record(path, "r1").has(OLD)
+    assert not Record(path, "r1").has(replace(OLD, client="vllm 0.32.0"))
+    with pytest.raises(LlmError, match="delivers less"):
+        Record(path, "r1").keep(NEW, rows(1.0), "2026-11-23T00:00:00Z", 10)
 
 
 def test_services_do_not_disturb_each_other(path):

@@ -34,6 +34,10 @@ def test_words_are_english():
     assert sh("echo $LC_ALL $TZ").text == b"C UTC\n"
 
 
+def test_variables_come_on_top_of_ours():
+    assert sh("echo $LLMFLEET_WORD $LC_ALL", environment={"LLMFLEET_WORD": "given"}).text == b"given C\n"
+
+
 def test_a_program_that_hangs_is_ended_with_what_it_started(tmp_path):
     start = time.monotonic()
     said = sh(f"echo begun; sleep 971 & echo $! > {tmp_path}/pid; wait", seconds=0.5)

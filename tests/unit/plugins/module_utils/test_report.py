@@ -140,6 +140,13 @@ def test_refused_figures(found):
     assert "3 tokens/s" in host["reasons"][0]["text"]
 
 
+def test_figures_tell_who_has_measured(found):
+    """A record that does not tell is from before there was another client than our own."""
+    found["records"]["figures"]["deepseek-r1"]["current"]["client"] = "vllm 0.32.0"
+    [figure] = one(found)["figures"]
+    assert (figure["accepted"]["client"], figure["current"]["client"]) == ("own", "vllm 0.32.0")
+
+
 def test_hosts_are_sorted_as_people_count(found):
     names = [host["name"] for host in build(node10=found, node2=found, node1=found)["hosts"]]
     assert names == ["node1", "node2", "node10"]

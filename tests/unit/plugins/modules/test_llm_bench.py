@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +26,17 @@ OLLAMA_ANSWER = [
     b'{"model": "tiny:latest", "message": {"content": ""}, "done": true, "eval_count": 6, "prompt_eval_count": 4}\n',
 ]
 FAST = 1e9
+# What vLLM's own client has written: 4 requests of 16 tokens by 2 streams.
+WRITTEN = Path(__file__).parents[1] / "module_utils" / "fixtures" / "vllm-bench" / "0.32.0.json"
+VLLM = """#!{python}
+import pathlib, sys
+if "-c" in sys.argv:
+    print("0.32.0")
+    raise SystemExit
+options = dict(zip(sys.argv, sys.argv[1:]))
+written = pathlib.Path("{written}").read_text()
+pathlib.Path(options["--result-dir"], options["--result-filename"]).write_text(written)
+"""
 
 
 @pytest.fixture
@@ -59,6 +73,7 @@ def asked(server):
 def test_figures_of_each_concurrency(bench, engine):
     result = bench()
     assert (result["changed"], result["measured"], result["engine_version"]) == (False, True, None)
+    assert result["client"] == "own"
     assert [(row["concurrency"], row["requests"], row["failures"]) for row in result["results"]] == [
         (1, 2, 0),
         (2, 4, 0),
@@ -217,3 +232,66 @@ def test_key_goes_to_the_engine_and_not_into_messages(bench, engine, tmp_path):
         assert "The token was not accepted" in result["msg"]
         assert key not in json.dumps(result)
         engine.routes["GET /v1/models"] = LISTED
+
+
+@pytest.fixture
+def vllm(engine, tmp_path, monkeypatch):
+    """A host with a unit of systemd that runs from an environment with vLLM. Options that name the client."""
+    python, systemctl = tmp_path / "env" / "bin" / "python", tmp_path / "bin" / "systemctl"
+    started = f"{{ path={python} ; argv[]={python} serve.py vllm serve /data/models/tiny ; ignore_errors=no }}"
+    for path, text in (
+        (python, VLLM.format(python=sys.executable, written=WRITTEN)),
+        (systemctl, f"#!/bin/sh\n[ \"$4\" = llmfleet-tiny.service ] && echo '{started}'\n"),
+    ):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{systemctl.parent}:{os.environ['PATH']}")
+    engine.routes["GET /v1/models"] = {"data": [{"id": "tiny", "root": str(tmp_path)}]}
+    return {"client": "vllm", "unit": "llmfleet-tiny.service", "concurrencies": [2], "max_tokens": 16}
+
+
+def test_vllms_own_client_measures(bench, vllm, engine, tmp_path):
+    record = tmp_path / "lib" / "acceptance.json"
+    options = {**vllm, "record": str(record)}
+    predicted = bench(check=True, **options)
+    assert (predicted["changed"], predicted["measured"], predicted["client"]) == (True, False, "vllm 0.32.0")
+    assert asked(engine) == 0
+
+    first = bench(**options)
+    assert (first["changed"], first["measured"], first["client"]) == (True, True, "vllm 0.32.0")
+    assert [(row["concurrency"], row["requests"], row["output_tokens"]) for row in first["results"]] == [(2, 4, 64)]
+    assert asked(engine) == 2  # to warm up
+    accepted = json.loads(record.read_text())["services"]["tiny"]["accepted"]
+    assert (accepted["client"], accepted["results"]) == ("vllm 0.32.0", first["results"])
+
+    for check in (True, False):
+        again = bench(check=check, **options)
+        assert (again["changed"], again["measured"], again["client"]) == (False, False, "vllm 0.32.0")
+        assert again["results"] == first["results"]
+
+
+def test_figures_of_the_other_client_are_neither_taken_nor_held_against(bench, vllm, tmp_path):
+    options = {**vllm, "record": str(tmp_path / "record")}
+    bench(**options)
+    record = json.loads((tmp_path / "record").read_text())
+    record["services"]["tiny"]["accepted"]["results"][0]["output_tokens_per_second"] = FAST
+    (tmp_path / "record").write_text(json.dumps(record))
+    assert bench(force=True, **options)["failed"]
+    own = bench(**{**options, "client": "own"})
+    assert (own["changed"], own["measured"], own["client"]) == (True, True, "own")
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_vllms_own_client_of_a_unit_that_is_not_there(bench, vllm, engine, check):
+    result = bench(check=check, **{**vllm, "unit": "llmfleet-other.service"})
+    if check:
+        assert (result["measured"], result["results"]) == (False, [])
+    else:
+        assert "llmfleet-other.service was expected to start a Python environment of vLLM" in result["msg"]
+    assert asked(engine) == 0
+
+
+def test_vllms_own_client_needs_the_unit(bench, engine):
+    assert "unit" in bench(client="vllm")["msg"]
+    assert engine.seen == []
