@@ -22,6 +22,14 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._http import Http
 
 # No engine decodes one answer that fast. Where it seems so, the text was held up on its way and then came all at once.
 _INCREDIBLE_SECONDS_PER_TOKEN = 1 / 10_000
+# Where engines with OpenAI's API tell their version: vLLM, SGLang, SGLang before it renamed that, llama.cpp.
+_VERSIONS = (
+    ("/version", "version"),
+    ("/server_info", "version"),
+    ("/get_server_info", "version"),
+    ("/props", "build_info"),
+)
+_VERSION_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
@@ -257,18 +265,31 @@ def converse(question: Question, clock: t.Callable[[], float] = time.monotonic) 
 def identify(question: Question) -> tuple[str | None, str | None]:
     """Version of the engine, and SHA-256 of the file that it made the model from. None for what it does not tell.
 
-    Only Ollama's own API tells: the Modelfile that it shows begins with the blob, which is named by its digest.
+    Only Ollama's own API tells the latter: the Modelfile that it shows begins with the blob, which is named by its
+    digest.
 
-    :raises LlmError: if the engine has stopped answering.
+    :raises LlmError: if Ollama has stopped answering.
     """
     if question.api != "ollama":
-        return None, None
+        return _version(question), None
     url, key, timeout = question.base, question.key, question.timeout
     version = request_json("GET", f"{url}/api/version", token=key, timeout=timeout).get("version")
     shown = request_json("POST", f"{url}/api/show", body={"model": question.model}, token=key, timeout=timeout)
     modelfile = shown.get("modelfile", "")
     blob = re.search(r"^FROM .*sha256-([0-9a-f]{64})$", modelfile, re.MULTILINE)
     return version, blob.group(1) if blob else None
+
+
+def _version(question: Question) -> str | None:
+    """The version, from the first of these places that tells one."""
+    for path, name in _VERSIONS:
+        try:
+            told = request_json("GET", f"{question.base}{path}", token=question.key, timeout=_VERSION_TIMEOUT_S)
+        except HttpError:
+            continue
+        if isinstance(told, dict) and told.get(name):
+            return str(told[name])
+    return None
 
 
 def gpu_percent(question: Question) -> int | None:

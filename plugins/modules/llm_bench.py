@@ -182,12 +182,12 @@ date:
   type: str
   sample: "2026-11-23T14:05:00Z"
 engine_version:
-  description: Version of the engine, V(null) where it does not tell. Only Ollama's own API tells.
+  description: Version of the engine, V(null) where it does not tell.
   returned: success, unless the engine does not answer in check mode
   type: str
   sample: 0.5.11
 model_sha256:
-  description: SHA-256 of the GGUF file that the engine serves, V(null) as above.
+  description: SHA-256 of the GGUF file that the engine serves, V(null) but for Ollama's own API, which tells.
   returned: success, unless the engine does not answer in check mode
   type: str
   sample: 1f12af26590c8a4709d9358b0d9f9a9e250e314fdf68e6829c67351650f0166d

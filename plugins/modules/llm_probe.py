@@ -99,12 +99,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 engine_version:
-  description: Version of the engine, V(null) where it does not tell. Only Ollama's own API tells.
+  description: Version of the engine, V(null) where it does not tell.
   returned: success
   type: str
   sample: 0.5.11
 model_sha256:
-  description: SHA-256 of the GGUF file that the engine serves, V(null) as above.
+  description: SHA-256 of the GGUF file that the engine serves, V(null) but for Ollama's own API, which tells.
   returned: success
   type: str
   sample: 1f12af26590c8a4709d9358b0d9f9a9e250e314fdf68e6829c67351650f0166d

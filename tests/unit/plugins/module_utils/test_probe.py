@@ -14,6 +14,7 @@ from ansible_collections.llmfleet.serving.plugins.module_utils._probe import (
     Answer,
     Delta,
     Question,
+    identify,
     parse_ollama,
     parse_openai,
     read_answer,
@@ -135,3 +136,22 @@ def test_errors_in_the_stream_are_told(parse, line, reason):
 
 def test_a_key_is_not_shown_with_its_question():
     assert "secret" not in repr(Question("http://engine", "openai", "tiny", "Hello", 8, 60, key="secret"))
+
+
+@pytest.mark.parametrize(
+    ("path", "told", "version"),
+    [
+        ("/version", {"version": "0.32.0"}, "0.32.0"),  # vLLM
+        ("/server_info", {"version": "0.5.23", "tp_size": 8}, "0.5.23"),  # SGLang
+        ("/get_server_info", {"version": "0.4.3.post2"}, "0.4.3.post2"),  # SGLang, once
+        ("/props", {"build_info": "b11669-c1c354f"}, "b11669-c1c354f"),  # llama.cpp
+        ("/version", ["0.32.0"], None),
+        ("/version", b"<html></html>", None),
+        ("/models", {}, None),
+    ],
+)
+def test_version_of_an_engine_is_told_beside_openais_api(scripted, path, told, version):
+    scripted.routes[f"GET {path}"] = told
+    asked = Question(f"{scripted.url}/v1", "openai", "tiny", "Hello", 8, 60, key="sesame")
+    assert identify(asked) == (version, None)
+    assert {headers["Authorization"] for _line, headers, _body in scripted.seen} == {"Bearer sesame"}

@@ -126,12 +126,14 @@ def test_key_goes_to_the_engine_and_not_into_messages(run_module, scripted, tmp_
     scripted.routes = {
         "GET /v1/models": LISTED,
         "POST /v1/chat/completions": [event("Today", finish_reason="stop"), DONE],
+        "GET /version": {"version": "0.32.0"},
     }
     for source in ({"api_key": key}, {"api_key_file": str(tmp_path / "key")}):
         result = run_module(llm_probe, url=scripted.url, model="tiny", **source)
         assert (result["text"], result["tokens"], result["tokens_per_second"]) == ("Today", None, None)
+        assert result["engine_version"] == "0.32.0"
     assert {headers["Authorization"] for _dummy, headers, _dummy in scripted.seen} == {f"Bearer {key}"}
-    assert len(scripted.seen) == 4
+    assert len(scripted.seen) == 6
 
     scripted.routes = {"GET /v1/models": (401, {"error": f"key {key} is unknown"})}
     result = run_module(llm_probe, url=scripted.url, model="tiny", api_key=key)
@@ -143,7 +145,8 @@ def test_key_goes_to_the_engine_and_not_into_messages(run_module, scripted, tmp_
 def test_question_is_put_as_the_apis_want_it(run_module, scripted):
     scripted.routes = {"GET /v1/models": LISTED, "POST /v1/chat/completions": [event("Today"), DONE]}
     run_module(llm_probe, url=scripted.url, model="tiny", prompt="How?", max_tokens=5)
-    assert scripted.seen[-1][2] == {
+    [body] = [body for line, _headers, body in scripted.seen if line.startswith("POST")]
+    assert body == {
         "model": "tiny",
         "messages": [{"role": "user", "content": "How?"}],
         "stream": True,
