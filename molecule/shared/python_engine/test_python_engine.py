@@ -170,6 +170,7 @@ def test_each_client_measures_the_same_load(host, command_lines_seen):
     for client, result in measured.items():
         [row] = result["results"]
         assert result["client"].split()[0] == client
+        assert result["engine_version"].startswith(VERSION)
         assert (row["requests"], row["failures"], row["output_tokens"]) == (8, 0, 8 * 32)
         assert 0 < row["ttft_seconds"]["p50"] <= row["latency_seconds"]["p50"]
     speeds = [result["results"][0]["output_tokens_per_second"] for result in measured.values()]
