@@ -24,7 +24,8 @@ ENVIRONMENTS = {"core-2.17": "3.12", "host-3.9": "3.9", "awx": "3.12"}
 # Run by name only: what needs real GPUs, installs 3 GB more than once, compiles for minutes, or judges how fast an
 # engine answers on a machine that does nothing else.
 BY_NAME = {
-    *("cuda_toolkit", "dkms", "dkms_refuses", "gpu", "llama_cpp_source", "monitoring", "upgrade_vllm", "vllm_hosts"),
+    *("cuda_toolkit", "dkms", "dkms_refuses", "gpu", "llama_cpp_source", "monitoring"),
+    *("sglang", "upgrade_vllm", "vllm_hosts"),
 }
 WITHOUT_BED = (
     *(f"sanity({core})" for core in ("newest", "oldest")),
@@ -32,7 +33,7 @@ WITHOUT_BED = (
     *("lint", "types", "docs", "site", "build"),
 )
 # They take several times as long as another, so they begin first: none is to run alone at the end.
-LONG = {"edge", "nvidia_driver", "offline", "sglang", "upgrade", "upgrade_faults", "vllm"}
+LONG = {"edge", "nvidia_driver", "offline", "upgrade", "upgrade_faults", "vllm"}
 SCENARIOS = sorted({path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")} - BY_NAME)
 
 nox.options.default_venv_backend = "none"

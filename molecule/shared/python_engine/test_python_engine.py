@@ -104,7 +104,8 @@ def bench(client):
     options = {"url": f"http://127.0.0.1:{PORT}", "model": "tiny", "client": client, "unit": UNIT, "api_key_file": KEY}
     load = {"concurrencies": [2], "requests": 4, "max_tokens": 32}
     argv = ["ansible", "instance", f"--inventory={inventory}", "--module-name=llmfleet.serving.llm_bench"]
-    environment = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+    # Molecule has asked for colours.
+    environment = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_FORCE_COLOR": "false"}
     done = subprocess.run(
         [*argv, "--args", json.dumps({**options, **load})],
         env=environment, capture_output=True, text=True, timeout=START_S, check=False,
